@@ -1,0 +1,1 @@
+"""Chest X-ray abnormality detection, from DICOM folder to scored submission."""

@@ -1,0 +1,5 @@
+"""`python -m cxr`, the form that torchrun starts on several nodes."""
+
+from cxr.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""Named errors. Each message says what was expected, what came, from which file and which row.
+
+Every error of the project derives from `CxrError`, so a command can turn it into one
+clear line. `exit_code` is 2 where the user's input is at fault and 1 where work failed.
+"""
+
+from __future__ import annotations
+
+
+class CxrError(Exception):
+    """Base of all errors this project raises on purpose."""
+
+    exit_code = 2
+
+
+class DataError(CxrError):
+    """A file or folder is missing, empty, or lacks what its name promises."""
+
+
+class AnnotationError(DataError):
+    """An annotation table has a missing column, an unknown class or an impossible row."""
+
+
+class BoxError(CxrError):
+    """An array of boxes has the wrong shape, or a box is degenerate or not finite."""
+
+
+class DicomReadError(CxrError):
+    """An image file cannot be read as one greyscale radiograph.
+
+    Attributes:
+        reason: A short code, stable across versions, for tables (`failures.csv`).
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[DicomReadError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))
+
+
+class StoreError(DataError):
+    """An image store is incomplete, damaged, or does not hold the image asked for."""
+
+
+class ParameterError(CxrError):
+    """A parameter is unknown, of the wrong type, or out of its range."""
+
+
+class SubmissionError(DataError):
+    """A submission file does not follow the competition's format."""
+
+
+class CheckpointError(DataError):
+    """A checkpoint or weights file cannot be used for what was asked."""
+
+
+class TrainingError(CxrError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+    exit_code = 1
+
+
+class RunError(CxrError):
+    """A notebook of the chain failed, or too many files could not be read."""
+
+    exit_code = 1
