@@ -1,0 +1,28 @@
+"""Boxes: check, scale, clip, overlap, suppress, fuse.
+
+Boxes are `(N, 4)` arrays `x_min, y_min, x_max, y_max` in pixels of a stated image, the right and
+the bottom edge exclusive.
+"""
+
+from cxr.boxes.agreement import count_models
+from cxr.boxes.ensemble import ENSEMBLE_METHODS, fuse_detections
+from cxr.boxes.fusion import CONF_TYPES, FusedBoxes, weighted_boxes_fusion
+from cxr.boxes.geometry import areas, as_boxes, clip, iou, scale, validate
+from cxr.boxes.suppression import nms, soft_nms
+
+__all__ = [
+    "CONF_TYPES",
+    "ENSEMBLE_METHODS",
+    "FusedBoxes",
+    "areas",
+    "as_boxes",
+    "clip",
+    "count_models",
+    "fuse_detections",
+    "iou",
+    "nms",
+    "scale",
+    "soft_nms",
+    "validate",
+    "weighted_boxes_fusion",
+]

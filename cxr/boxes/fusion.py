@@ -1,0 +1,302 @@
+"""Weighted boxes fusion: overlapping boxes of several models become their weighted mean."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cxr.boxes.compiled import compiled
+from cxr.boxes.geometry import as_boxes
+from cxr.boxes.grouping import dense_keys, group_by_score
+from cxr.errors import BoxError, ParameterError
+
+CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+"""How a fused box gets its score; see `weighted_boxes_fusion`."""
+
+
+class FusedBoxes(NamedTuple):
+    """What a fusion leaves, by image and then by falling score.
+
+    Attributes:
+        boxes: `float32 (K, 4)`, in the pixels of the input.
+        scores: `float64 (K,)`.
+        labels: `int64 (K,)`.
+        images: Image number of each box, `int64 (K,)`; zeros when a single image was given.
+        n_boxes: How many boxes went into each, `int64 (K,)`.
+        n_models: How many different models drew it, `int64 (K,)`.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+    n_boxes: np.ndarray
+    n_models: np.ndarray
+
+
+def weighted_boxes_fusion(
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    labels: ArrayLike,
+    model_ids: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    n_models: int | None = None,
+    iou_threshold: float = 0.55,
+    skip_below: float = 0.0,
+    conf_type: str = "avg",
+    allows_overflow: bool = False,
+    images: ArrayLike | None = None,
+) -> FusedBoxes:
+    """Fuse the boxes of several models (or readers) that mark the same thing.
+
+    Per image and label, boxes are visited by falling `score * weight` (equal ones in input order). A
+    box joins the cluster whose fused box it overlaps most, if that IoU is strictly greater than the
+    threshold (equal IoUs: the older cluster); the cluster's box becomes the mean of its boxes weighted
+    by `score * weight`. Otherwise it opens a new cluster.
+
+    The score of a cluster of n boxes with confidences `c = score * weight`, of M models:
+
+    - "avg": `mean(c) * min(M, n) / sum(weights)`, `mean(c) * n / sum(weights)` with `allows_overflow`;
+    - "max": `max(c) / max(weights)`;
+    - "box_and_model_avg": `sum(c) / (weights of its boxes)`, times the share of the weights of its
+      distinct models in `sum(weights)`;
+    - "absent_model_aware_avg": `sum(c) / (weights of its boxes + weights of the models not in it)`.
+
+    A model that found nothing in an image counts as absent there, so the number of models is never
+    guessed from the boxes: give `weights` or `n_models`.
+
+    Args:
+        boxes: Boxes `(N, 4)` of all models, all in pixels of the same image (or each of its image in
+            `images`). Unlike `ensemble-boxes`, not scaled to `[0, 1]` and not cut there.
+        scores: Scores `(N,)`, at least 0.
+        labels: Integer labels `(N,)`; only boxes of one label are fused.
+        model_ids: Which model drew the box, integers `(N,)` in `[0, number of models)`.
+        weights: Weight of every model, `(M,)`, above zero; 1 for each where only `n_models` is given.
+        n_models: Number of models M, those without any box included.
+        iou_threshold: IoU above which a box joins a cluster.
+        skip_below: Boxes of a lower score are left out before anything else.
+        conf_type: One of `CONF_TYPES`.
+        allows_overflow: For "avg", whether several boxes of one model may lift a score above 1.
+        images: Integer image number of every box `(N,)`, for many images in one call.
+
+    Returns:
+        The fused boxes with their scores, labels, images and support.
+
+    Raises:
+        BoxError: Arrays that do not fit each other, a box without area or not finite, a model id out
+            of range, a negative score.
+        ParameterError: Neither weights nor n_models, weights that are not positive, an unknown
+            conf_type.
+
+    References:
+        Solovyev, Wang, Gabruseva 2021, https://arxiv.org/abs/1910.13302, and the authors' package
+        `ensemble-boxes`, whose results this function equals up to three points: means are taken in
+        float64 instead of float32; equal scores keep input order (there: the reverse of an unstable
+        sort); a box without area is an error (there: dropped with a warning).
+    """
+    weights = model_weights(weights, n_models)
+    if conf_type not in CONF_TYPES:
+        raise ParameterError(f"conf_type: expected one of {', '.join(CONF_TYPES)}, got {conf_type!r}")
+    boxes, scores, labels, model_ids, images = checked(boxes, scores, labels, model_ids, images, len(weights))
+    if skip_below > 0:
+        kept = scores >= skip_below
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        model_ids, images = model_ids[kept], images[kept]
+
+    confidences = scores * weights[model_ids]
+    keys, n_groups = dense_keys(images, labels)
+    order, starts = group_by_score(keys, confidences, n_groups)
+    fused, scores, first, n_boxes, models = _cluster(
+        boxes,
+        confidences,
+        model_ids,
+        weights,
+        order,
+        starts,
+        float(iou_threshold),
+        CONF_TYPES.index(conf_type),
+        allows_overflow,
+    )
+    labels, images = labels[first], images[first]
+    keys, n_groups = dense_keys(images)
+    ranking, _ = group_by_score(keys, scores, n_groups)
+    return FusedBoxes(
+        fused[ranking],
+        scores[ranking],
+        labels[ranking],
+        images[ranking],
+        n_boxes[ranking],
+        models[ranking],
+    )
+
+
+def model_weights(weights: ArrayLike | None, n_models: int | None) -> np.ndarray:
+    """Weight of every model as `float64 (M,)`, ones where none are given.
+
+    Raises:
+        ParameterError: Neither weights nor a number of models, weights that are not positive, or a number
+            of weights that is not that of the models.
+    """
+    if weights is None:
+        if n_models is None or n_models < 1:
+            raise ParameterError(
+                "weighted_boxes_fusion: expected `weights` or `n_models` (a model without boxes counts "
+                f"too), got n_models={n_models}"
+            )
+        return np.ones(n_models)
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.ndim != 1 or weights.size == 0 or not np.isfinite(weights).all() or weights.min() <= 0:
+        raise ParameterError(f"weights: expected one number above zero per model, got {weights.tolist()}")
+    if n_models is not None and n_models != len(weights):
+        raise ParameterError(f"weights: expected {n_models}, one per model, got {len(weights)}")
+    return weights
+
+
+def checked(
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    labels: ArrayLike,
+    model_ids: ArrayLike,
+    images: ArrayLike | None,
+    n_models: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, scores, labels, model ids and image numbers as arrays that fit each other.
+
+    Raises:
+        BoxError: They do not fit, or hold something impossible.
+    """
+    boxes = np.ascontiguousarray(as_boxes(boxes, np.float64))
+    n = len(boxes)
+    scores = _column(scores, "scores", n)
+    labels, model_ids = _integers(labels, "labels", n), _integers(model_ids, "model_ids", n)
+    images = np.zeros(n, dtype=np.int64) if images is None else _integers(images, "images", n)
+    if n == 0:
+        return boxes, scores, labels, model_ids, images
+    sides = boxes[:, 2:] - boxes[:, :2]
+    # One comparison refuses NaN too; an infinite edge makes an infinite side or NaN.
+    if not (sides.min() > 0 and sides.max() < np.inf):
+        row = int((~((sides > 0) & (sides < np.inf)).all(axis=1)).argmax())
+        raise BoxError(f"box {row}: expected finite edges and a positive area, got {boxes[row].tolist()}")
+    if not scores.min() >= 0:
+        row = int((~(scores >= 0)).argmax())
+        raise BoxError(f"score {row}: expected a number of at least 0, got {scores[row]}")
+    if model_ids.min() < 0 or model_ids.max() >= n_models:
+        wrong = int(model_ids.min() if model_ids.min() < 0 else model_ids.max())
+        raise BoxError(f"model_ids: expected 0..{n_models - 1} for {n_models} models, got {wrong}")
+    return boxes, scores, labels, model_ids, images
+
+
+def _column(values: ArrayLike, name: str, n: int, dtype: type | None = np.float64) -> np.ndarray:
+    values = np.asarray(values, dtype=dtype)
+    if values.shape != (n,):
+        raise BoxError(f"{name}: expected shape ({n},) to go with {n} boxes, got {values.shape}")
+    return values
+
+
+def _integers(values: ArrayLike, name: str, n: int) -> np.ndarray:
+    values = _column(values, name, n, None)
+    if np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.int64, copy=False)
+    whole = values.astype(np.int64)
+    if (whole != values).any():
+        raise BoxError(f"{name}: expected integers, got {values.dtype}")
+    return whole
+
+
+@compiled
+def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, conf_type, overflow):
+    """Fuse group by group; every group starts anew in the same small working arrays."""
+    n, n_models = order.shape[0], weights.shape[0]
+    fused = np.empty((n, 4), np.float32)
+    scores = np.empty(n)
+    first_box = np.empty(n, np.int64)
+    boxes_in = np.empty(n, np.int64)
+    models_in = np.empty(n, np.int64)
+    largest = 0
+    for g in range(starts.shape[0] - 1):
+        largest = max(largest, starts[g + 1] - starts[g])
+    mean = np.empty((largest, 4))
+    area = np.empty(largest)
+    moment = np.empty((largest, 4))
+    confidence = np.empty(largest)
+    highest = np.empty(largest)
+    weight = np.empty(largest)
+    model_weight = np.empty(largest)
+    drew = np.empty((largest, n_models), np.bool_)
+    total = weights.sum()
+    top = weights.max()
+    base = 0
+    for g in range(starts.shape[0] - 1):
+        count = 0
+        for i in range(starts[g], starts[g + 1]):
+            index = order[i]
+            x0, y0, x1, y1 = boxes[index, 0], boxes[index, 1], boxes[index, 2], boxes[index, 3]
+            own_area = (x1 - x0) * (y1 - y0)
+            best, best_iou = -1, threshold
+            for c in range(count):
+                width = max(min(x1, mean[c, 2]) - max(x0, mean[c, 0]), 0.0)
+                height = max(min(y1, mean[c, 3]) - max(y0, mean[c, 1]), 0.0)
+                shared = width * height
+                union = own_area + area[c] - shared
+                # One branch that nearly always goes the same way; the division decides only near it.
+                if shared <= best_iou * union * (1 - 1e-12):
+                    continue
+                iou = shared / union
+                if iou > best_iou:
+                    best, best_iou = c, iou
+            share = confidences[index]
+            model = model_ids[index]
+            if best < 0:
+                c = count
+                count += 1
+                first_box[base + c] = index
+                boxes_in[base + c] = 1
+                models_in[base + c] = 1
+                for m in range(n_models):
+                    drew[c, m] = False
+                drew[c, model] = True
+                for k in range(4):
+                    mean[c, k] = boxes[index, k]
+                    moment[c, k] = share * boxes[index, k]
+                area[c] = own_area
+                confidence[c] = share
+                highest[c] = share
+                weight[c] = weights[model]
+                model_weight[c] = weights[model]
+                continue
+            c = best
+            boxes_in[base + c] += 1
+            if not drew[c, model]:
+                drew[c, model] = True
+                models_in[base + c] += 1
+                model_weight[c] += weights[model]
+            weight[c] += weights[model]
+            highest[c] = max(highest[c], share)
+            confidence[c] += share
+            # Boxes of score zero weigh nothing: while there are no others, the first one stands.
+            if confidence[c] > 0:
+                for k in range(4):
+                    moment[c, k] += share * boxes[index, k]
+                    mean[c, k] = moment[c, k] / confidence[c]
+                area[c] = (mean[c, 2] - mean[c, 0]) * (mean[c, 3] - mean[c, 1])
+        for c in range(count):
+            for k in range(4):
+                fused[base + c, k] = mean[c, k]
+            # In the order of CONF_TYPES.
+            if conf_type == 0:
+                counted = boxes_in[base + c]
+                if not overflow:
+                    counted = min(counted, n_models)
+                score = confidence[c] / boxes_in[base + c] * counted / total
+            elif conf_type == 1:
+                score = highest[c] / top
+            elif conf_type == 2:
+                score = confidence[c] / weight[c] * model_weight[c] / total
+            else:
+                score = confidence[c] / (weight[c] + (total - model_weight[c]))
+            scores[base + c] = score
+        base += count
+    return fused[:base], scores[:base], first_box[:base], boxes_in[:base], models_in[:base]

@@ -1,0 +1,428 @@
+"""Samples out of a file: one decoder for each transfer syntax, none of them trusted.
+
+All that VinBigData uses (uncompressed and JPEG 2000) needs NumPy and Pillow alone. JPEG-LS and
+JPEG Lossless are optional packages; a missing one is named in the error. What can abort the
+process (GDCM on corrupt data) runs in a child of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import FileDataset
+from pydicom.uid import UID
+
+from cxr.dicom import jpeg2000, reasons
+from cxr.dicom.layout import Layout
+from cxr.errors import DicomReadError
+
+_PIXEL_DATA = (0x7FE0, 0x0010)
+_ITEM, _ITEM_LIST_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_UNDEFINED = 0xFFFFFFFF
+
+_NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
+_JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
+_JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
+_JPEG_DCT = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
+_JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
+_RLE = {"1.2.840.10008.1.2.5"}
+
+_CHILD_SECONDS = 30.0
+
+
+class DiskRows:
+    """Rows of an uncompressed frame, read from the file when they are asked for.
+
+    An area average needs a few rows at a time. Reading just those keeps them in the processor's
+    cache, and the frame is never in memory as a whole. (A memory map would do the same and
+    die of SIGBUS when a file on a network share shrinks under it.)
+
+    Attributes:
+        shape: `(H, W)`.
+        dtype: Type of a sample.
+    """
+
+    def __init__(self, stream: BinaryIO, layout: Layout, name: str) -> None:
+        self.shape = (layout.rows, layout.columns)
+        self.dtype = layout.dtype
+        self._file, self._start, self._name = stream.fileno(), stream.tell(), name
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        values = np.empty((last - first, self.shape[1]), dtype=self.dtype)
+        view, offset = memoryview(values).cast("B"), self._start + first * self.shape[1] * self.dtype.itemsize
+        done = 0
+        while done < values.nbytes:
+            step = os.preadv(self._file, [view[done:]], offset + done)
+            if step == 0:
+                raise DicomReadError(
+                    reasons.TRUNCATED, f"{self._name}: the file ends in row {first} of {self.shape[0]}"
+                )
+            done += step
+        return values
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Decoded samples.
+
+    Attributes:
+        values: Integers `(H, W)`; `DiskRows` only where the caller asked for them.
+        level: How often the picture was halved in decoding; 0 is its full size.
+        reversible: With a level above 0, which wavelet halved it; see `resample`.
+    """
+
+    values: np.ndarray | DiskRows
+    level: int = 0
+    reversible: bool = True
+
+
+def decode(
+    dataset: FileDataset,
+    stream: BinaryIO,
+    path: Path,
+    layout: Layout,
+    *,
+    longest_side: int | None,
+    by_rows: bool = False,
+) -> Samples:
+    """Decode the frame of an open DICOM file.
+
+    Args:
+        dataset: Header of the file.
+        stream: The file, positioned at the pixel data element.
+        path: The file's path, for messages and for a decoder in a child process.
+        layout: What the header says about the frame.
+        longest_side: The caller needs no more pixels than this on the longer side; `None`
+            asks for the full size whatever the codec offers.
+        by_rows: The caller can do with `DiskRows`, while `stream` is open.
+
+    Returns:
+        Samples as stored: no LUT, no rescale, no window.
+
+    Raises:
+        DicomReadError: `no_pixel_data`, `transfer_syntax`, `truncated`, `codec_missing`,
+            `bad_size`, `colour` or `decode_failed`.
+    """
+    implicit, little = dataset.original_encoding
+    length, words = _pixel_data_head(stream, path.name, implicit=bool(implicit), little=bool(little))
+    syntax = layout.transfer_syntax
+    if syntax in _NATIVE:
+        _check_native(path.name, layout, length)
+        if by_rows and little and not _needs_shift(layout) and isinstance(stream, io.BufferedReader):
+            return Samples(DiskRows(stream, layout, path.name))
+        values = _native(stream, path.name, layout)
+        if not little:
+            values = _from_big_endian(values, words=words)
+        return Samples(_stored_bits(values, layout))
+    if length != _UNDEFINED:
+        raise DicomReadError(
+            reasons.TRANSFER_SYNTAX,
+            f"{path.name}: transfer syntax {_syntax_name(syntax)}, but the pixel data is not encapsulated",
+        )
+    if syntax in _JPEG_2000:
+        return _jpeg_2000(_frame(stream, path.name), path.name, layout, longest_side)
+    if syntax in _RLE:
+        return Samples(_stored_bits(_rle(_frame(stream, path.name), path.name, layout), layout))
+    if syntax in _JPEG_LS:
+        return Samples(_stored_bits(_jpeg_ls(_frame(stream, path.name), path.name, layout), layout))
+    if syntax in _JPEG_DCT or syntax in _JPEG_LOSSLESS:
+        frame = _frame(stream, path.name)
+        precision = _check_jpeg(frame, path.name, layout)
+        if syntax in _JPEG_DCT and precision == 8:
+            return Samples(_jpeg(frame, path.name))
+        return Samples(_stored_bits(_gdcm(path, layout), layout))
+    raise DicomReadError(
+        reasons.TRANSFER_SYNTAX, f"{path.name}: transfer syntax {_syntax_name(syntax)} is not read"
+    )
+
+
+# -- the pixel data element --------------------------------------------------------------------------
+
+
+def _pixel_data_head(stream: BinaryIO, name: str, *, implicit: bool, little: bool) -> tuple[int, bool]:
+    """Step over the element's header: length of its value, and whether that is 16-bit words (PS3.5 7.1)."""
+    order = "<" if little else ">"
+    head = stream.read(8)
+    if len(head) < 8 or struct.unpack_from(f"{order}HH", head) != _PIXEL_DATA:
+        raise DicomReadError(reasons.NO_PIXEL_DATA, f"{name}: no Pixel Data element")
+    if implicit:
+        return struct.unpack_from(f"{order}I", head, 4)[0], True
+    if head[4:6] not in (b"OB", b"OW", b"UN"):
+        raise DicomReadError(reasons.DAMAGED_HEADER, f"{name}: Pixel Data has the type {head[4:6]!r}")
+    tail = stream.read(4)
+    if len(tail) < 4:
+        raise DicomReadError(reasons.TRUNCATED, f"{name}: the file ends where the pixel data starts")
+    return struct.unpack(f"{order}I", tail)[0], head[4:6] == b"OW"
+
+
+def _frame(stream: BinaryIO, name: str) -> bytes:
+    """All fragments after the offset table, joined: with one frame they are that frame (PS3.5 A.4)."""
+    fragments: list[bytes] = []
+    first = True
+    while head := stream.read(8):
+        if len(head) < 8:
+            raise DicomReadError(reasons.TRUNCATED, f"{name}: the file ends within the pixel data")
+        group, element, length = struct.unpack("<HHI", head)
+        if (group, element) == _ITEM_LIST_END:
+            break
+        if (group, element) != _ITEM or length == _UNDEFINED:
+            raise DicomReadError(reasons.DECODE_FAILED, f"{name}: the pixel data's fragments are damaged")
+        fragment = stream.read(length)
+        if len(fragment) < length:
+            raise DicomReadError(
+                reasons.TRUNCATED,
+                f"{name}: the file ends {length - len(fragment)} bytes before its pixel data does",
+            )
+        if not first:
+            fragments.append(fragment)
+        first = False
+    frame = b"".join(fragments)
+    if not frame:
+        raise DicomReadError(reasons.NO_PIXEL_DATA, f"{name}: the pixel data has no fragment")
+    return frame
+
+
+# -- uncompressed ------------------------------------------------------------------------------------
+
+
+def _check_native(name: str, layout: Layout, length: int) -> None:
+    if length == _UNDEFINED:
+        raise DicomReadError(
+            reasons.TRANSFER_SYNTAX,
+            f"{name}: transfer syntax {_syntax_name(layout.transfer_syntax)}, "
+            "but the pixel data is encapsulated",
+        )
+    need = layout.frame_bytes
+    if length < need:
+        raise DicomReadError(
+            reasons.TRUNCATED,
+            f"{name}: {length} bytes of pixel data, {layout.rows} x {layout.columns} needs {need}",
+        )
+    # A little padding is common. Much more means that Rows and Columns are not the picture's.
+    if length - need > max(4096, need // 100):
+        raise DicomReadError(
+            reasons.BAD_SIZE,
+            f"{name}: {length} bytes of pixel data, {layout.rows} x {layout.columns} needs only {need}",
+        )
+
+
+def _native(stream: BinaryIO, name: str, layout: Layout) -> np.ndarray:
+    count = layout.rows * layout.columns
+    if isinstance(stream, io.BytesIO):
+        content = stream.read(layout.frame_bytes)
+        values = np.frombuffer(content, dtype=layout.dtype, count=len(content) // layout.dtype.itemsize)
+    else:
+        values = np.fromfile(stream, dtype=layout.dtype, count=count)
+    if values.size < count:
+        raise DicomReadError(
+            reasons.TRUNCATED,
+            f"{name}: the file ends {layout.frame_bytes - values.nbytes} bytes before its pixel data does",
+        )
+    return values.reshape(layout.rows, layout.columns)
+
+
+def _from_big_endian(values: np.ndarray, *, words: bool) -> np.ndarray:
+    """Native order; 8-bit samples in 16-bit words come in swapped pairs (PS3.5 8.2)."""
+    if values.itemsize == 2:
+        return values.byteswap()
+    if words and values.size % 2 == 0:
+        return values.ravel().view(np.uint16).byteswap().view(values.dtype).reshape(values.shape)
+    return values
+
+
+def _stored_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
+    """Bring the stored bits down to bit 0 and extend their sign (PS3.5 8.1.1).
+
+    Unsigned samples aligned at bit 0 are left as they are: too small a Bits Stored is a common
+    slip, and masking would fold bright tissue into black.
+    """
+    lift = layout.bits_allocated - 1 - layout.high_bit
+    down = layout.bits_allocated - layout.bits_stored
+    return (values << lift) >> down if _needs_shift(layout) else values
+
+
+def _needs_shift(layout: Layout) -> bool:
+    unused = layout.bits_allocated > layout.bits_stored
+    return (layout.signed and unused) or layout.high_bit + 1 > layout.bits_stored
+
+
+# -- compressed --------------------------------------------------------------------------------------
+
+
+def _jpeg_2000(frame: bytes, name: str, layout: Layout, longest_side: int | None) -> Samples:
+    codestream = jpeg2000.read_codestream(frame, name)
+    _same_size((codestream.rows, codestream.columns), codestream.components, name, layout)
+    if not codestream.complete:
+        raise DicomReadError(reasons.TRUNCATED, f"{name}: the JPEG 2000 data ends before the picture does")
+    # Where header and codestream disagree about the sign the bits are to be reinterpreted, which
+    # averages do not survive.
+    same_sign = codestream.signed == layout.signed
+    level = jpeg2000.level_for(codestream, longest_side) if same_sign else 0
+    values = jpeg2000.decode(frame, codestream, level, name)
+    expected = tuple(-(-side >> level) for side in (layout.rows, layout.columns))
+    if values.shape != expected:
+        raise DicomReadError(
+            reasons.BAD_SIZE, f"{name}: decoded to {values.shape}, level {level} should give {expected}"
+        )
+    if not same_sign:
+        span = 1 << codestream.precision
+        values = values.astype(np.int32) & (span - 1)
+        if layout.signed:
+            values = np.where(values >= span // 2, values - span, values)
+    if values.dtype == np.int32:
+        values = values.astype(np.int16 if layout.signed else np.uint16)
+    return Samples(values, level, codestream.reversible)
+
+
+def _rle(frame: bytes, name: str, layout: Layout) -> np.ndarray:
+    """Byte planes, most significant first, each packed by PackBits (PS3.5 Annex G)."""
+    planes = layout.bits_allocated // 8
+    count = layout.rows * layout.columns
+    if len(frame) < 64:
+        raise DicomReadError(reasons.TRUNCATED, f"{name}: RLE data ends within its header")
+    header = struct.unpack_from("<16I", frame)
+    bounds = [*header[1 : planes + 1], len(frame)]
+    if header[0] != planes or bounds != sorted(bounds) or bounds[0] < 64:
+        raise DicomReadError(
+            reasons.DECODE_FAILED, f"{name}: RLE data has {header[0]} segments, {planes} were expected"
+        )
+    out = np.empty((count, planes), dtype=np.uint8)
+    for plane in range(planes):
+        packed = frame[bounds[plane] : bounds[plane + 1]]
+        unpacked = _unpack_bits(packed, count)
+        if len(unpacked) < count:
+            raise DicomReadError(
+                reasons.TRUNCATED, f"{name}: RLE segment {plane + 1} gives {len(unpacked)} of {count} bytes"
+            )
+        # Most significant first in the file, last in little-endian memory.
+        out[:, planes - 1 - plane] = np.frombuffer(unpacked, dtype=np.uint8, count=count)
+    return out.view(layout.dtype.newbyteorder("<")).astype(layout.dtype).reshape(layout.rows, layout.columns)
+
+
+def _unpack_bits(packed: bytes, size: int) -> bytearray:
+    """PackBits, at most `size` bytes and a run: the packed data may claim 64 times its length."""
+    out = bytearray()
+    position, end = 0, len(packed)
+    while position < end and len(out) < size:
+        control = packed[position]
+        if control < 128:
+            out += packed[position + 1 : position + 2 + control]
+            position += 2 + control
+        else:
+            if control > 128:
+                out += packed[position + 1 : position + 2] * (257 - control)
+            position += 2
+        if control == 128:
+            position -= 1
+    return out
+
+
+def _jpeg_ls(frame: bytes, name: str, layout: Layout) -> np.ndarray:
+    _check_jpeg(frame, name, layout)
+    if importlib.util.find_spec("jpeg_ls") is None:
+        raise DicomReadError(
+            reasons.CODEC_MISSING, f"{name}: JPEG-LS needs the package pyjpegls (pip install 'cxr[jpeg-ls]')"
+        )
+    import jpeg_ls
+
+    try:
+        data, info = jpeg_ls.decode_pixel_data(frame)
+        dtype = layout.dtype if info["bits_per_sample"] > 8 else np.dtype(layout.dtype.kind + "1")
+        values = np.frombuffer(data, dtype=dtype).reshape(layout.rows, layout.columns)
+    except Exception as error:
+        raise DicomReadError(reasons.DECODE_FAILED, f"{name}: JPEG-LS decoder: {error}") from error
+    return values.astype(layout.dtype, copy=False)
+
+
+def _jpeg(frame: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+            return np.asarray(image)
+    except Exception as error:
+        raise DicomReadError(reasons.DECODE_FAILED, f"{name}: JPEG decoder: {error}") from error
+
+
+def _gdcm(path: Path, layout: Layout) -> np.ndarray:
+    """Decode in a child process: GDCM aborts its process on corrupt data."""
+    if importlib.util.find_spec("gdcm") is None:
+        raise DicomReadError(
+            reasons.CODEC_MISSING,
+            f"{path.name}: JPEG Lossless and 12-bit JPEG need the package python-gdcm "
+            "(pip install 'cxr[jpeg-lossless]')",
+        )
+    script = Path(__file__).with_name("gdcm_child.py")
+    try:
+        child = subprocess.run(
+            [sys.executable, str(script), str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CHILD_SECONDS,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DicomReadError(
+            reasons.TIMEOUT, f"{path.name}: JPEG decoder took over {_CHILD_SECONDS:.0f} s"
+        ) from error
+    if child.returncode != 0 or len(child.stdout) < layout.frame_bytes:
+        said = child.stderr.decode(errors="replace").strip().splitlines()
+        ended = f"ended with {child.returncode}" if child.returncode else "gave too few pixels"
+        raise DicomReadError(
+            reasons.DECODE_FAILED, f"{path.name}: JPEG decoder {ended}{': ' + said[-1][:160] if said else ''}"
+        )
+    count = layout.rows * layout.columns
+    return np.frombuffer(child.stdout, dtype=layout.dtype, count=count).reshape(layout.rows, layout.columns)
+
+
+def _check_jpeg(frame: bytes, name: str, layout: Layout) -> int:
+    """Compare the frame header of a JPEG or JPEG-LS stream with the data set; return its precision.
+
+    References:
+        ITU-T T.81 B.2.2 (frame header), T.87 C.2.2 (SOF55 of JPEG-LS).
+    """
+    position = 2
+    while position + 10 <= len(frame) and frame[position] == 0xFF:
+        marker = frame[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        (length,) = struct.unpack_from(">H", frame, position + 2)
+        # SOF0..SOF15 without DHT, JPG and DAC, and SOF55.
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            precision, rows, columns, components = struct.unpack_from(">BHHB", frame, position + 4)
+            _same_size((rows, columns), components, name, layout)
+            if (precision > 8) != (layout.bits_allocated > 8) and precision > 8:
+                raise DicomReadError(
+                    reasons.BAD_BITS,
+                    f"{name}: {precision}-bit JPEG in {layout.bits_allocated} allocated bits",
+                )
+            return precision
+        position += 2 + length
+    raise DicomReadError(reasons.DECODE_FAILED, f"{name}: the pixel data has no JPEG frame header")
+
+
+def _same_size(size: tuple[int, int], components: int, name: str, layout: Layout) -> None:
+    if components != 1:
+        raise DicomReadError(reasons.COLOUR, f"{name}: the compressed picture has {components} components")
+    if size != (layout.rows, layout.columns):
+        raise DicomReadError(
+            reasons.BAD_SIZE,
+            f"{name}: Rows x Columns is {layout.rows} x {layout.columns}, "
+            f"the compressed picture is {size[0]} x {size[1]}",
+        )
+
+
+def _syntax_name(syntax: str) -> str:
+    name = UID(syntax).name
+    return syntax if name == syntax else f"{syntax} ({name})"

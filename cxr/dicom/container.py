@@ -1,0 +1,180 @@
+"""What kind of file is this, and what does its DICOM header say, within bounds of memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pydicom
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+
+from cxr.dicom import reasons
+from cxr.errors import DicomReadError
+
+MAX_FILE_BYTES = 256 << 20
+"""Nothing bigger is one radiograph; the largest detectors give 40 MB uncompressed."""
+
+MAX_INFLATED_BYTES = 128 << 20
+"""Cap on the deflated transfer syntax, where 294 KB can open as 300 MB."""
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+
+_SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "png"),
+    (0, b"\xff\xd8\xff", "jpeg"),
+    (128, b"DICM", "dicom"),
+)
+
+_KEYWORDS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "PatientSex",
+    "PatientAge",
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "ModalityLUTSequence",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+]
+"""All that is ever read of a data set: what the picture needs and what may leave the file."""
+
+
+def sniff(path: Path) -> str:
+    """Tell the kind of a file by its first bytes, whatever its name says.
+
+    A DICOM file must carry the `DICM` marker of PS3.10. Files without it are refused: every
+    text file parses as *some* data set once the marker is waived, and a guess that is wrong
+    is a picture that is wrong.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        `"dicom"`, `"png"` or `"jpeg"`.
+
+    Raises:
+        DicomReadError: The file cannot be read, is empty, is larger than `MAX_FILE_BYTES`,
+            or is none of the three.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(132)
+    except OSError as error:
+        raise DicomReadError(reasons.MISSING, f"{path.name}: cannot be opened ({error.strerror})") from error
+    if size == 0:
+        raise DicomReadError(reasons.EMPTY, f"{path.name}: the file is empty")
+    if size > MAX_FILE_BYTES:
+        raise DicomReadError(
+            reasons.FILE_TOO_LARGE,
+            f"{path.name}: {size >> 20} MiB, more than the {MAX_FILE_BYTES >> 20} MiB a radiograph may have",
+        )
+    for offset, signature, kind in _SIGNATURES:
+        if start[offset : offset + len(signature)] == signature:
+            return kind
+    raise DicomReadError(
+        reasons.NOT_AN_IMAGE,
+        f"{path.name}: neither DICOM (no DICM marker at byte 128) nor PNG nor JPEG; "
+        f"it starts with {start[:8]!r}",
+    )
+
+
+@contextmanager
+def open_dataset(path: Path) -> Iterator[tuple[FileDataset, BinaryIO]]:
+    """Read a DICOM header and leave the file positioned at the pixel data element.
+
+    Only the attributes the picture and the header table need are kept; the patient's name
+    and all the rest never enter memory.
+
+    Args:
+        path: A file that `sniff` calls `"dicom"`.
+
+    Yields:
+        The data set without pixel data, and the open file, positioned at the tag of the
+        first pixel data element, or at the end where there is none.
+
+    Raises:
+        DicomReadError: `damaged_header`, `transfer_syntax` (missing), or `truncated`.
+    """
+    with open(path, "rb") as file, warnings.catch_warnings():
+        # A damaged value warns where pydicom meets it; it is judged where it is used.
+        warnings.simplefilter("ignore")
+        stream: BinaryIO = file
+        try:
+            # The file meta group, which names the transfer syntax, stands at the start and is short.
+            perhaps = _DEFLATED.encode() in file.read(8192)
+            file.seek(0)
+            deflated = perhaps and transfer_syntax(read_file_meta_info(path)) == _DEFLATED
+            if deflated:
+                stream = _inflate(file, path)
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_KEYWORDS)
+            if deflated:
+                dataset.file_meta.TransferSyntaxUID = UID(_DEFLATED)
+        except DicomReadError:
+            raise
+        except MemoryError as error:
+            raise DicomReadError(reasons.OUT_OF_MEMORY, f"{path.name}: header too large") from error
+        except Exception as error:
+            # pydicom raises nine kinds of exception on damaged files; to a reader they are one.
+            raise DicomReadError(
+                reasons.DAMAGED_HEADER, f"{path.name}: header cannot be parsed ({_brief(error)})"
+            ) from error
+        yield dataset, stream
+
+
+def transfer_syntax(meta: Dataset) -> str:
+    """Transfer syntax UID of a file meta group, `""` where it has none."""
+    return str(meta.get("TransferSyntaxUID", None) or "").strip()
+
+
+def _inflate(file: BinaryIO, path: Path) -> BinaryIO:
+    """A deflated file as the same file in Explicit VR Little Endian, in bounded memory.
+
+    References:
+        DICOM PS3.5 A.5: the file meta group stays plain, the data set after it is deflated.
+    """
+    meta = read_file_meta_info(path)
+    group_length = meta.get("FileMetaInformationGroupLength", None)
+    if group_length is None:
+        raise DicomReadError(reasons.DAMAGED_HEADER, f"{path.name}: file meta group length missing")
+    start = 132 + 12 + int(group_length)
+    head = file.read(start)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    body = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail:
+        raise DicomReadError(
+            reasons.TOO_MANY_PIXELS, f"{path.name}: inflates to more than {MAX_INFLATED_BYTES >> 20} MiB"
+        )
+    # Equal lengths keep the group length right; UIDs are padded with NUL.
+    plain = _EXPLICIT_LITTLE.encode().ljust(len(_DEFLATED) + len(_DEFLATED) % 2, b"\0")
+    return io.BytesIO(head.replace(_DEFLATED.encode(), plain[: len(_DEFLATED)], 1) + body)
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

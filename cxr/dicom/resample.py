@@ -1,0 +1,161 @@
+"""Area averages of a picture, from its pixels or from a coarse level of its JPEG 2000 pyramid.
+
+Along each axis the result is a banded matrix times the picture. In small blocks along the diagonal
+that is work for BLAS, twice as fast as the usual area resize and exact.
+
+From pixels the weights are the shares of each pixel in the output pixel. A level of the pyramid is
+the picture after a low-pass filter, sampled at every `2**level`-th pixel; it is sharper than an
+average over `2**level` pixels and centred half a step earlier, so resizing it as if it were
+such an average shifts the picture and rings at edges. The filter is known, though: the weights are
+then those of the nearest samples that come closest, in the least squares sense, to the
+average over the output pixel's area, for a signal whose neighbours correlate as those of
+photographs do. Against full decoding that is 8 to 12 dB better than a plain resize of the level.
+
+References:
+    ISO/IEC 15444-1 Annex F (the 5/3 and 9/7 filters).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+_FILTERS = {
+    True: np.array([-1, 2, 6, 2, -1]) / 8,
+    False: np.array(
+        [
+            0.026748757410810,
+            -0.016864118442875,
+            -0.078223266528990,
+            0.266864118442872,
+            0.602949018236360,
+            0.266864118442872,
+            -0.078223266528990,
+            -0.016864118442875,
+            0.026748757410810,
+        ]
+    ),
+}
+"""Analysis low-pass filters, by whether the transform is reversible (5/3) or not (9/7)."""
+
+_MIN_TAPS = 4
+_CORRELATION = 0.98
+_ROWS, _COLUMNS = 4, 16
+"""Output pixels to a block. Few rows, so that their input stays in cache; more columns, because BLAS
+has a cost a call and the plane is in cache by then."""
+
+_Blocks = tuple[tuple[slice, slice, np.ndarray], ...]
+
+
+def area_average(
+    values: np.ndarray,
+    size: tuple[int, int],
+    target: tuple[int, int],
+    *,
+    level: int = 0,
+    reversible: bool = True,
+) -> np.ndarray:
+    """Average a picture over the areas of the pixels of a smaller one.
+
+    Args:
+        values: The picture, `(ceil(rows / 2**level), ceil(columns / 2**level))`; anything that gives
+            a slice of its rows will do.
+        size: `(rows, columns)` of the full picture.
+        target: `(rows, columns)` of the result, no larger than `values`.
+        level: How often JPEG 2000 halved the picture.
+        reversible: With a level above 0, whether the 5/3 filter made it, else the 9/7.
+
+    Returns:
+        `float32` of shape `target`.
+    """
+    down = _blocks(size[0], target[0], level, reversible, _ROWS)
+    across = _blocks(size[1], target[1], level, reversible, _COLUMNS)
+    narrow = np.empty((target[0], values.shape[1]), dtype=np.float32)
+    for rows, taken, weights in down:
+        np.matmul(weights, values[taken].astype(np.float32), out=narrow[rows])
+    out = np.empty(target, dtype=np.float32)
+    for columns, taken, weights in across:
+        np.matmul(narrow[:, taken], weights.T, out=out[:, columns])
+    return out
+
+
+@lru_cache(maxsize=256)
+def _blocks(length: int, target: int, level: int, reversible: bool, block: int) -> _Blocks:
+    """The matrix of one axis as dense blocks along its diagonal: (outputs, inputs, weights)."""
+    if level:
+        return _level_blocks(length, target, level, _FILTERS[reversible], block)
+    scale = length / target
+    blocks = []
+    for begin in range(0, target, block):
+        chosen = np.arange(begin, min(begin + block, target))
+        left, right = chosen[:, None] * scale, (chosen[:, None] + 1) * scale
+        low, high = int(left[0, 0]), min(length, int(np.ceil(right[-1, 0] - 1e-9)))
+        pixel = np.arange(low, high)
+        shares = np.clip(np.minimum(pixel + 1, right) - np.maximum(pixel, left), 0.0, None)
+        shares /= shares.sum(axis=1, keepdims=True)
+        blocks.append((slice(begin, begin + len(chosen)), slice(low, high), _dense(shares)))
+    return tuple(blocks)
+
+
+def _level_blocks(length: int, target: int, level: int, response: np.ndarray, block: int) -> _Blocks:
+    """Weights for samples of a level.
+
+    With `S` the filter as a matrix, `R` the correlation of the signal and `b` the area of an
+    output pixel, the best weights solve `(S R S') w = S R b`. `S R S'` is the same for every output
+    pixel and `S R b` is a difference of two values of one cumulative sum, so all pixels are
+    solved at once.
+    """
+    step, scale = 1 << level, length / target
+    # A codestream of few levels can leave several samples to an output pixel.
+    taps = np.arange(max(_MIN_TAPS, int(np.ceil(scale / step)) + 2))
+    response = _iterated(response, level)
+    half = len(response) // 2
+    reach = half + step * len(taps) + 256
+    shift = np.arange(-reach, reach + 1)
+    # c(t): correlation of a sample of the level at 0 with the pixel at t.
+    correlated = np.convolve(_CORRELATION ** np.abs(shift), response, mode="same")
+    between = np.convolve(correlated, response, mode="same")
+    gram = between[reach + step * (taps[:, None] - taps[None, :])]
+    # A pixel t covers [t, t + 1): the cumulative sum at its left edge counts all before it.
+    edges = np.arange(-reach, reach + 2)
+    cumulative = np.concatenate([[0.0], np.cumsum(correlated)])
+
+    left = np.arange(target) * scale
+    centre = left + scale / 2 - 0.5
+    first = np.floor(centre / step).astype(int) - len(taps) // 2 + 1
+    index = first[:, None] + taps
+    start = left[:, None] - index * step
+    area = np.interp(start + scale, edges, cumulative) - np.interp(start, edges, cumulative)
+    weights = np.linalg.solve(gram, area.T).T
+    weights /= weights.sum(axis=1, keepdims=True)
+
+    count = -(-length // step)
+    # The transform mirrors each finer level about its first and last sample (F.3.7).
+    index = np.abs(index)
+    index = np.where(index >= count, -(-length // (step // 2)) - 1 - index, index)
+    index = np.clip(index, 0, count - 1)
+    blocks = []
+    for begin in range(0, target, block):
+        chosen = slice(begin, min(begin + block, target))
+        low, high = int(index[chosen].min()), int(index[chosen].max()) + 1
+        dense = np.zeros((chosen.stop - chosen.start, high - low))
+        rows = np.repeat(np.arange(len(dense)), len(taps))
+        np.add.at(dense, (rows, index[chosen].ravel() - low), weights[chosen].ravel())
+        blocks.append((chosen, slice(low, high), _dense(dense)))
+    return tuple(blocks)
+
+
+def _dense(weights: np.ndarray) -> np.ndarray:
+    """`float32`, laid out so that its transpose is contiguous, as BLAS takes it fastest."""
+    return np.asfortranarray(weights, dtype=np.float32)
+
+
+def _iterated(response: np.ndarray, level: int) -> np.ndarray:
+    """Response of a filter that is applied, and every second sample dropped, `level` times."""
+    total = np.ones(1)
+    for number in range(level):
+        spread = np.zeros((len(response) - 1) * (1 << number) + 1)
+        spread[:: 1 << number] = response
+        total = np.convolve(total, spread)
+    return total

@@ -1,0 +1,189 @@
+"""One run's folder: where a notebook writes, and where it finds what earlier notebooks wrote.
+
+A notebook names artefacts as `schema` does (`"04_split/consensus.csv"`). It may read any of
+them and write only those in its own folder; both rules are held here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from cxr.errors import DataError
+
+logger = logging.getLogger("cxr")
+
+CAPTION_KEY = "Description"
+"""PNG text field that carries a figure's caption to the report."""
+
+
+class Figure(Protocol):
+    """What `RunDir.figure` needs of a figure; matplotlib's has it."""
+
+    def savefig(self, fname: Path, *, metadata: dict[str, str], **options: Any) -> None: ...
+
+
+def project_root(start: Path | None = None) -> Path:
+    """Nearest folder at or above `start` that holds `params/` and `notebooks/`, else `start`.
+
+    A notebook opened in JupyterLab runs in its own folder and a headless one in the
+    caller's; relative paths must mean the same in both.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    return start
+
+
+def locate(path: str | Path) -> Path:
+    """An absolute path: `~` expanded, a relative one taken from the project's root."""
+    return project_root() / Path(path).expanduser()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    So a file stands under its name only when it is complete, whatever stops the process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, complete or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write a JSON object, indented, complete or not at all."""
+    write_text(path, json.dumps(data, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and arrays as Python's own, paths as text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a JSON file")
+
+
+class RunDir:
+    """The folder of one run, seen from one notebook.
+
+    Args:
+        run_dir: Folder of the run, for example `outputs/demo`; relative to the project's root.
+        notebook: Name of the notebook, for example `02_preprocess`; its folder is created.
+    """
+
+    def __init__(self, run_dir: str | Path, notebook: str) -> None:
+        self.root = locate(run_dir)
+        self.notebook = notebook
+        self.folder = self.root / notebook
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, artefact: str) -> bool:
+        """Whether an artefact is there."""
+        return (self.root / artefact).exists()
+
+    def input(self, artefact: str) -> Path:
+        """Path of an artefact that an earlier notebook wrote.
+
+        Raises:
+            DataError: It is not there; the message names the notebook that writes it.
+        """
+        path = self.root / artefact
+        if not path.exists():
+            writer = artefact.split("/")[0]
+            raise DataError(f"{path}: not found; notebook {writer} writes it, so run that one first")
+        return path
+
+    def output(self, artefact: str) -> Path:
+        """Path to write an artefact to.
+
+        Raises:
+            DataError: The artefact belongs to another notebook's folder.
+        """
+        if artefact.split("/")[0] != self.notebook:
+            raise DataError(f"{artefact}: {self.notebook} writes only to its own folder")
+        path = self.root / artefact
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_csv(self, table: pd.DataFrame, artefact: str) -> Path:
+        """Write a table without its index, complete or not at all."""
+        path = self.output(artefact)
+        with replacing(path) as temporary:
+            table.to_csv(temporary, index=False)
+        return path
+
+    def write_json(self, data: dict[str, Any], artefact: str) -> Path:
+        """Write a JSON object, complete or not at all."""
+        path = self.output(artefact)
+        write_json(path, data)
+        return path
+
+    def figure(self, figure: Figure, name: str, caption: str) -> Figure:
+        """Save a figure as `figures/NAME.png` with its caption inside, and hand it back to be shown."""
+        path = self.folder / "figures" / f"{name}.png"
+        with replacing(path) as temporary:
+            figure.savefig(temporary, metadata={CAPTION_KEY: caption}, dpi=100, bbox_inches="tight")
+        return figure
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A callable `(done, total)` that shows rate and time left, see `progress_printer`."""
+        return progress_printer(what)
+
+
+def progress_printer(what: str, *, every_s: float | None = None) -> Callable[[int, int], None]:
+    """A callable `(done, total)` that shows progress with rate and time left.
+
+    On a terminal one line is rewritten; elsewhere (a log, a notebook) a plain line comes
+    every `every_s` seconds (10 by default), so that logs stay readable.
+
+    Args:
+        what: The things counted, in the plural.
+        every_s: Seconds between two lines.
+    """
+    terminal = sys.stderr.isatty()
+    pause_s = every_s if every_s is not None else (0.2 if terminal else 10.0)
+    start = last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < pause_s:
+            return
+        last = now
+        rate = done / max(now - start, 1e-9)
+        left_s = (total - done) / rate if rate else 0.0
+        line = f"{done}/{total} {what}, {rate:.1f}/s, {_clock(left_s)} left"
+        if terminal:
+            print(f"\r\033[K{line}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,88 @@
+"""A run's folder: paths that mean the same everywhere, files that are complete or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cxr import schema
+from cxr.errors import DataError
+from cxr.rundir import CAPTION_KEY, RunDir, locate, progress_printer, project_root, replacing
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("params", "notebooks"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    return tmp_path
+
+
+def test_relative_paths_start_at_the_project_from_any_folder_in_it(project: Path):
+    assert project_root() == project
+    assert locate("data/demo") == project / "data" / "demo"
+    assert locate(project / "elsewhere") == project / "elsewhere"
+
+
+def test_outside_a_project_relative_paths_start_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert locate("x") == tmp_path / "x"
+
+
+def test_input_names_the_notebook_that_writes_it(project: Path):
+    run = RunDir("outputs/r", "05_classifier")
+    with pytest.raises(DataError, match=r"folds\.csv: not found; notebook 04_split writes it"):
+        run.input(schema.FOLDS_CSV)
+    assert not run.has(schema.FOLDS_CSV)
+
+
+def test_output_only_into_the_own_folder(project: Path):
+    run = RunDir("outputs/r", "05_classifier")
+    with pytest.raises(DataError, match="05_classifier writes only to its own folder"):
+        run.output(schema.FOLDS_CSV)
+
+
+def test_tables_and_numbers_come_back(project: Path):
+    run = RunDir("outputs/r", "04_split")
+    table = pd.DataFrame({"image_id": ["a"], "fold": [1]})
+    run.write_csv(table, schema.FOLDS_CSV)
+    pd.testing.assert_frame_equal(pd.read_csv(run.input(schema.FOLDS_CSV)), table)
+    path = run.write_json(
+        {"map": np.float32(0.5), "counts": np.arange(2), "path": Path("x")}, "04_split/a.json"
+    )
+    assert json.loads(path.read_text()) == {"map": 0.5, "counts": [0, 1], "path": "x"}
+
+
+def test_figure_carries_its_caption(project: Path):
+    run = RunDir("outputs/r", "01_eda")
+    figure = Figure()
+    figure.add_subplot().plot([0, 1])
+    assert run.figure(figure, "line", "A line.") is figure
+    with Image.open(run.folder / "figures" / "line.png") as image:
+        assert image.info[CAPTION_KEY] == "A line."
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_progress_off_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture[str]):
+    show = progress_printer("images", every_s=0.0)
+    show(1, 2)
+    show(2, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("2/2 images, ")
+    assert lines[1].endswith("0:00 left")
