@@ -1,0 +1,40 @@
+"""Readers' tables: read and check them, describe them, and fuse the readers into one table."""
+
+from cxr.annotations.consensus import METHODS, fuse_readers
+from cxr.annotations.reading import (
+    CLASSES_CSV,
+    drop_problems,
+    problems,
+    read_annotations,
+    read_classes,
+    read_table,
+)
+from cxr.annotations.tables import (
+    box_geometry,
+    class_counts,
+    heat_maps,
+    overlapping_pairs,
+    positives_by_reader_count,
+    reader_agreement,
+    reader_counts,
+    reader_groups,
+)
+
+__all__ = [
+    "CLASSES_CSV",
+    "METHODS",
+    "box_geometry",
+    "class_counts",
+    "drop_problems",
+    "fuse_readers",
+    "heat_maps",
+    "overlapping_pairs",
+    "positives_by_reader_count",
+    "problems",
+    "read_annotations",
+    "read_classes",
+    "read_table",
+    "reader_agreement",
+    "reader_counts",
+    "reader_groups",
+]

@@ -1,0 +1,45 @@
+"""Scores: average precision, FROC, ROC, intervals, errors, and what readers themselves reach."""
+
+from cxr.metrics.breakdown import ERRORS, ErrorBreakdown, error_breakdown
+from cxr.metrics.ceiling import reader_ceiling, reader_pairs
+from cxr.metrics.coco import CocoResult, coco_map
+from cxr.metrics.encoding import Boxes, Problem, encode, with_normal_rows
+from cxr.metrics.froc import FROC_RATES, FrocResult, froc
+from cxr.metrics.intervals import BootstrapResult, bootstrap_map
+from cxr.metrics.matching import Matches, match
+from cxr.metrics.operating import BACKGROUND, OperatingPoint, confusion, operating_point
+from cxr.metrics.roc import RocResult, image_roc
+from cxr.metrics.scorecard import Scorecard, scorecard
+from cxr.metrics.voc import VocResult, voc_map, voc_score
+
+__all__ = [
+    "BACKGROUND",
+    "ERRORS",
+    "FROC_RATES",
+    "BootstrapResult",
+    "Boxes",
+    "CocoResult",
+    "ErrorBreakdown",
+    "FrocResult",
+    "Matches",
+    "OperatingPoint",
+    "Problem",
+    "RocResult",
+    "Scorecard",
+    "VocResult",
+    "bootstrap_map",
+    "coco_map",
+    "confusion",
+    "encode",
+    "error_breakdown",
+    "froc",
+    "image_roc",
+    "match",
+    "operating_point",
+    "reader_ceiling",
+    "reader_pairs",
+    "scorecard",
+    "voc_map",
+    "voc_score",
+    "with_normal_rows",
+]
