@@ -1,0 +1,136 @@
+"""Find the image files of a folder and give each an id."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr.dicom import reasons
+from cxr.errors import DataError
+
+_SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image file.
+
+    Attributes:
+        split: Name of the folder's part in the data set, for example `train`.
+        name: File name.
+        image_id: File name without a known suffix.
+        size: Bytes.
+        mtime_ns: Modification time.
+    """
+
+    split: str
+    name: str
+    image_id: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def fingerprint(self) -> tuple[str, int, int]:
+        """What must be unchanged for a stored image to still stand for this file."""
+        return (self.name, self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that is not in the store, and why; a row of `failures.csv`."""
+
+    image_id: str
+    split: str
+    file: str
+    reason: str
+    message: str
+
+
+def find_images(folder: Path) -> list[Path]:
+    """List the files of a folder that may be radiographs, sorted by name.
+
+    That is every file with a known suffix, and every file whose name has no suffix or a
+    numeric one (archives name files by UID: `1.2.840.113619.2`). Whether a file is an image
+    is decided by its content, later.
+
+    Args:
+        folder: Folder; subfolders and hidden files are left out.
+
+    Returns:
+        Paths.
+
+    Raises:
+        DataError: The folder does not exist or cannot be listed.
+    """
+    folder = Path(folder)
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _may_be_image(entry.name) and entry.is_file()]
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder}: no such folder; expected one with .dicom, .dcm, .png or .jpg files"
+        ) from error
+    except NotADirectoryError as error:
+        raise DataError(f"{folder}: a file, expected a folder of images") from error
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
+    return [folder / name for name in sorted(names)]
+
+
+def _may_be_image(name: str) -> bool:
+    if name.startswith(".") or name.upper() == "DICOMDIR":
+        return False
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in _SUFFIXES or suffix in ("", ".") or suffix[1:].isdigit()
+
+
+def image_id_of(file: str | Path) -> str:
+    """Image id of a file, by its name: a known suffix falls off, a UID keeps all its numbers."""
+    name = os.path.basename(file)
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in _SUFFIXES else name
+
+
+def collect(sources: dict[str, Path]) -> tuple[list[Source], list[Failure]]:
+    """Find the files of all splits, one for each image id.
+
+    Args:
+        sources: Folder of each split, in order of precedence.
+
+    Returns:
+        The files to read, and a failure for each that shares its id with an earlier one or
+        whose name cannot be an id.
+
+    Raises:
+        DataError: A folder is missing, or no folder has an image.
+    """
+    found: list[Source] = []
+    failed: list[Failure] = []
+    first: dict[str, Source] = {}
+    for split, folder in sources.items():
+        for path in find_images(folder):
+            image_id = image_id_of(path)
+            if not image_id.isprintable() or "\\" in image_id:
+                shown = image_id.encode("ascii", "backslashreplace").decode()
+                message = f"{shown}: a file name with unprintable characters cannot be an image id"
+                failed.append(Failure(shown, split, shown, reasons.BAD_NAME, message))
+                continue
+            try:
+                stat = path.stat()
+            except OSError:
+                # Gone or unreachable since it was listed; reading it will say so.
+                size, mtime_ns = -1, -1
+            else:
+                size, mtime_ns = stat.st_size, stat.st_mtime_ns
+            source = Source(split, path.name, image_id, size, mtime_ns)
+            other = first.setdefault(image_id, source)
+            if other is source:
+                found.append(source)
+            else:
+                message = f"{path.name}: image id {image_id} is taken by {other.split}/{other.name}"
+                failed.append(Failure(image_id, split, path.name, reasons.DUPLICATE_ID, message))
+    if not found and not failed:
+        where = ", ".join(str(folder) for folder in sources.values())
+        raise DataError(f"{where}: no image files (.dicom, .dcm, .png, .jpg, or without suffix)")
+    return found, failed

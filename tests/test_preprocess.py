@@ -1,0 +1,504 @@
+"""Folders in, a store out: the same whatever happens on the way, and no file lost or blamed wrongly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import chest, write_dicom
+from PIL import Image
+from pydicom.uid import JPEG2000Lossless
+
+from cxr import schema
+from cxr.dicom import reasons
+from cxr.errors import DataError, ParameterError, RunError
+from cxr.preprocess import FAILURE_COLUMNS, batch, find_images, preprocess, run
+from cxr.preprocess.plan import Settings, extend
+from cxr.preprocess.sources import Source, image_id_of
+from cxr.store import ImageStore
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class SharedReaders(batch.ReaderPool):
+    """Readers that outlive a run: starting one costs a second, and here are many short runs."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_readers() -> Iterator[None]:
+    shared = SharedReaders()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "ReaderPool", lambda: shared)
+        yield
+    batch.ReaderPool.close(shared)
+
+
+def fill(folder: Path, count: int = 20, prefix: str = "i") -> Path:
+    folder.mkdir(parents=True)
+    for k in range(count):
+        syntax = {"syntax": JPEG2000Lossless} if k % 5 == 0 else {}
+        write_dicom(folder / f"{prefix}{k:03d}.dicom", chest(60 + k, 50, seed=k), **syntax)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """20 training files, 3 of them bad, and 5 test files, one of them a PNG named .dicom."""
+    root = tmp_path_factory.mktemp("data")
+    train, test = fill(root / "train"), fill(root / "test", 5, "t")
+    (train / "i003.dicom").write_bytes(b"")
+    (train / "i007.dicom").write_bytes(b"text " * 100)
+    cut = train / "i010.dicom"
+    cut.write_bytes(cut.read_bytes()[:-800])
+    Image.fromarray(chest(bits=8)).save(test / "t004.dicom", "PNG")
+    return {"train": train, "test": test}
+
+
+def content(out: Path) -> dict[str, object]:
+    """All that a run leaves: tables, ids and pixels."""
+    opened = ImageStore(out)
+    assert opened.verify() == []
+    tables = {
+        name: (out / name).read_text() for name in ("dicom_metadata.csv", "failures.csv", "images/index.csv")
+    }
+    return tables | {i: opened[i].tobytes() for i in opened.ids}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    result = preprocess(data, out, image_size=48, jobs=1, max_failed_fraction=0.2)
+    assert (result.stored, result.skipped, result.failed) == (22, 0, 3)
+    return content(out)
+
+
+# -- the result --------------------------------------------------------------------------------------
+
+
+def test_tables(data: dict[str, Path], tmp_path: Path):
+    seen: list[tuple[int, int]] = []
+    preprocess(
+        data, tmp_path, image_size=48, jobs=2, max_failed_fraction=0.2, progress=lambda *x: seen.append(x)
+    )
+    assert seen[0] == (0, 25) and seen[-1] == (25, 25) and seen == sorted(seen)
+    opened = ImageStore(tmp_path)
+    assert len(opened) == 22 and opened.ids_of("test") == [f"t{k:03d}" for k in range(5)]
+    assert max(opened["i001"].shape) == 48
+    assert opened.original_size("i001") == (61, 50)
+    headers = pd.read_csv(tmp_path / "dicom_metadata.csv", dtype=str, keep_default_na=False)
+    assert list(headers.columns) == ["image_id", "split", *schema.HEADER_COLUMNS]
+    assert headers["image_id"].tolist() == opened.ids
+    assert "Nobody" not in (tmp_path / "dicom_metadata.csv").read_text()
+    failures = pd.read_csv(tmp_path / "failures.csv")
+    assert list(failures.columns) == FAILURE_COLUMNS
+    assert failures[["image_id", "file", "reason"]].to_numpy().tolist() == [
+        ["i003", "i003.dicom", reasons.EMPTY],
+        ["i007", "i007.dicom", reasons.NOT_AN_IMAGE],
+        ["i010", "i010.dicom", reasons.TRUNCATED],
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_number_of_jobs_changes_nothing(
+    data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path, jobs: int
+):
+    preprocess(data, tmp_path, image_size=48, jobs=jobs, max_failed_fraction=0.2)
+    assert content(tmp_path) == undisturbed
+
+
+def test_gzip_holds_the_same_pixels(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
+    preprocess(data, tmp_path, image_size=48, jobs=1, compression="gzip", max_failed_fraction=0.2)
+    opened = ImageStore(tmp_path)
+    assert all(opened[i].tobytes() == undisturbed[i] for i in opened.ids)
+    assert opened.index["nbytes"].sum() < (opened.index["height"] * opened.index["width"]).sum()
+
+
+def test_phantom(phantom_dir: Path, tmp_path: Path):
+    result = preprocess({s: phantom_dir / s for s in ("train", "test")}, tmp_path, image_size=96, jobs=2)
+    assert (result.stored, result.failed) == (22, 0)
+    assert result.summary.startswith("stored 22, skipped 0 (done before), failed 0 in ")
+
+
+@pytest.mark.real
+def test_real_dicoms(real_dir: Path, tmp_path: Path):
+    result = preprocess({"all": real_dir / "dicom"}, tmp_path, image_size=256, jobs=2, max_failed_fraction=0)
+    assert (result.stored, result.failed) == (11, 0)
+
+
+# -- again -------------------------------------------------------------------------------------------
+
+
+def test_second_run_skips_and_retries_failures(
+    data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path
+):
+    for stored, skipped in ((22, 0), (0, 22)):
+        result = preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
+        assert (result.stored, result.skipped, result.failed) == (stored, skipped, 3)
+        assert content(tmp_path) == undisturbed
+
+
+def test_repaired_and_new_and_changed_files(tmp_path: Path):
+    folder, out = fill(tmp_path / "in", 9), tmp_path / "out"
+    (folder / "i002.dicom").write_bytes(b"")
+    assert preprocess({"a": folder}, out, image_size=32, jobs=1, max_failed_fraction=0.2).failed == 1
+    write_dicom(folder / "i002.dicom", chest(50, 50))
+    write_dicom(folder / "i004.dicom", chest(41, 82))
+    write_dicom(folder / "zz.dicom", chest(50, 60))
+    result = preprocess({"a": folder}, out, image_size=32, jobs=1)
+    assert (result.stored, result.skipped, result.failed) == (3, 7, 0)
+    opened = ImageStore(out)
+    assert opened.verify() == [] and len(opened) == 10
+    assert opened.original_size("i004") == (41, 82)
+    assert len(pd.read_csv(out / "failures.csv")) == 0
+    assert len(list((out / "images").glob("shard-00000*"))) == 1, "the shard it replaces is gone"
+
+
+def test_damaged_shard_is_made_again(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
+    preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
+    shards = sorted((tmp_path / "images").glob("*.h5"))
+    shards[0].write_bytes(shards[0].read_bytes()[:-5])
+    shards[1].unlink()
+    preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
+    assert content(tmp_path) == undisturbed
+
+
+def test_other_settings_are_refused(tmp_path: Path):
+    folder, out = fill(tmp_path / "in", 3), tmp_path / "out"
+    preprocess({"a": folder}, out, image_size=32, jobs=1)
+    with pytest.raises(DataError, match="holds images of image size 32, asked for 48"):
+        preprocess({"a": folder}, out, image_size=48, jobs=1)
+    with pytest.raises(DataError, match="holds images of compression none, asked for gzip"):
+        preprocess({"a": folder}, out, image_size=32, jobs=1, compression="gzip")
+    assert preprocess({"a": folder}, out, image_size=48, jobs=1, restart=True).stored == 3
+    assert max(ImageStore(out)["i000"].shape) == 48
+
+
+def test_damaged_plan(tmp_path: Path):
+    folder, out = fill(tmp_path / "in", 2), tmp_path / "out"
+    preprocess({"a": folder}, out, image_size=32, jobs=1)
+    (out / "images" / "plan.json").write_text("{")
+    with pytest.raises(DataError, match=r"plan\.json: damaged"):
+        preprocess({"a": folder}, out, image_size=32, jobs=1)
+
+
+def test_plan_grows_and_never_changes():
+    def files(n: int) -> list[Source]:
+        return [Source("train", f"{k}.dcm", str(k), 1, 1) for k in range(n)]
+
+    settings = Settings(1024, "none")
+    plan = extend([], files(20), settings)
+    assert [len(batch) for batch in plan] == [8, 8, 4]
+    grown = extend(plan, files(40), settings)
+    assert grown[:3] == plan and sum(map(len, grown)) == 40
+    assert max(map(len, extend([], files(18000), settings))) == 18
+    assert max(map(len, extend([], files(90000), Settings(4096, "none")))) == 4
+
+
+# -- bad input ---------------------------------------------------------------------------------------
+
+
+def test_too_many_failures(data: dict[str, Path], tmp_path: Path):
+    with pytest.raises(
+        RunError, match=r"3 of 25 files failed, more than the 10% allowed; see .*failures\.csv"
+    ):
+        preprocess(data, tmp_path, image_size=48, jobs=1)
+    assert len(ImageStore(tmp_path)) == 22, "all that could be read is kept"
+
+
+def test_nothing_readable(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dicom").write_bytes(b"x")
+    with pytest.raises(RunError, match="1 of 1 files failed"):
+        preprocess({"a": tmp_path / "in"}, tmp_path / "out", jobs=1)
+    assert len(ImageStore(tmp_path / "out")) == 0
+
+
+def test_missing_and_empty_folders(tmp_path: Path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        preprocess({"a": tmp_path / "nowhere"}, tmp_path / "out", jobs=1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no image files"):
+        preprocess({"a": tmp_path / "empty"}, tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 4}, "image_size must be from 16"),
+        ({"jobs": 0}, "jobs must be at least 1"),
+        ({"compression": "zip"}, "compression must be one of none, gzip"),
+        ({"max_failed_fraction": 2.0}, "max_failed_fraction must be from 0 to 1"),
+        ({"seconds_per_file": 0.0}, "seconds_per_file must be greater"),
+    ],
+)
+def test_bad_arguments(data: dict[str, Path], tmp_path: Path, arguments: dict[str, object], message: str):
+    with pytest.raises(ParameterError, match=message):
+        preprocess(data, tmp_path, **arguments)
+
+
+def test_duplicate_ids(tmp_path: Path):
+    train, test = fill(tmp_path / "train", 3), fill(tmp_path / "test", 3, "t")
+    Image.fromarray(chest(bits=8)).save(train / "i001.png")
+    write_dicom(test / "i002")
+    preprocess(
+        {"train": train, "test": test}, tmp_path / "out", image_size=32, jobs=1, max_failed_fraction=0.5
+    )
+    failures = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert failures[["split", "file", "reason"]].to_numpy().tolist() == [
+        ["test", "i002", reasons.DUPLICATE_ID],
+        ["train", "i001.png", reasons.DUPLICATE_ID],
+    ]
+    assert "taken by train/i001.dicom" in failures["message"][1]
+
+
+def test_find_images(tmp_path: Path):
+    for name in (
+        "b.DCM",
+        "a.dicom",
+        "c.PNG",
+        "1.2.840.113",
+        "IM0001",
+        "d.jpeg",
+        ".hidden.dcm",
+        "x.csv",
+        "DICOMDIR",
+    ):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    assert [p.name for p in find_images(tmp_path)] == [
+        "1.2.840.113",
+        "IM0001",
+        "a.dicom",
+        "b.DCM",
+        "c.PNG",
+        "d.jpeg",
+    ]
+    assert image_id_of("1.2.840.113") == "1.2.840.113"
+    assert image_id_of("b.DCM") == "b"
+
+
+def test_unprintable_names(tmp_path: Path):
+    folder = fill(tmp_path / "in", 2)
+    (folder / "i000.dicom").rename(folder / "new\nline.dicom")
+    preprocess({"a": folder}, tmp_path / "out", image_size=32, jobs=1, max_failed_fraction=0.5)
+    assert pd.read_csv(tmp_path / "out" / "failures.csv")["reason"].tolist() == [reasons.BAD_NAME]
+
+
+@pytest.mark.parametrize("columns", [("rows", "columns"), ("dim0", "dim1")])
+def test_sizes_of_converted_copies(tmp_path: Path, columns: tuple[str, str]):
+    folder = fill(tmp_path / "in", 2)
+    Image.fromarray(chest(bits=8)).save(folder / "p.png")
+    Image.fromarray(chest(bits=8)).save(folder / "q.png")
+    sizes = pd.DataFrame({"image_id": ["p", "i000"], columns[0]: [2400, 9], columns[1]: [1920, 9]})
+    preprocess({"a": folder}, tmp_path / "out", image_size=32, jobs=1)
+    preprocess({"a": folder}, tmp_path / "out", image_size=32, jobs=1, sizes=sizes)
+    opened = ImageStore(tmp_path / "out")
+    assert opened.original_size("p") == (2400, 1920)
+    assert opened.original_size("q") == (120, 96)
+    assert opened.original_size("i000") == (60, 50), "a DICOM file knows its own size"
+    with pytest.raises(DataError, match="sizes: expected the columns"):
+        preprocess({"a": folder}, tmp_path / "out", jobs=1, sizes=sizes.rename(columns={columns[0]: "h"}))
+
+
+# -- files that kill or hang their reader ------------------------------------------------------------
+
+
+@pytest.fixture
+def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In reader processes, pictures named `abort*` abort them, `hang*` never return."""
+    (tmp_path / "trap").mkdir()
+    (tmp_path / "trap" / "sitecustomize.py").write_text(
+        textwrap.dedent(
+            """
+            import os, sys, time
+            if "cxr.dicom.isolated_child" in sys.orig_argv:
+                from PIL import Image
+                plain = Image.open
+                def trapped(file, *args, **kwargs):
+                    if "abort" in str(file):
+                        os.abort()
+                    while "hang" in str(file):
+                        pass
+                    return plain(file, *args, **kwargs)
+                Image.open = trapped
+            """
+        )
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "trap"))
+    monkeypatch.setattr(run, "ReaderPool", batch.ReaderPool)
+
+
+@pytest.mark.parametrize("jobs", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_only_the_guilty_are_quarantined(tmp_path: Path, traps: None, jobs: int):
+    folder = fill(tmp_path / "in", 10)
+    for name in ("abort1", "hang1", "zz"):
+        Image.fromarray(chest(bits=8)).save(folder / f"{name}.png")
+    result = preprocess(
+        {"a": folder},
+        tmp_path / "out",
+        image_size=32,
+        jobs=jobs,
+        seconds_per_file=3.0,
+        max_failed_fraction=0.5,
+    )
+    assert (result.stored, result.failed) == (11, 2)
+    failures = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert failures[["image_id", "reason"]].to_numpy().tolist() == [
+        ["abort1", reasons.CRASHED],
+        ["hang1", reasons.TIMEOUT],
+    ]
+    assert "SIGABRT" in failures["message"][0]
+
+
+# -- one run at a time, killed at any moment ---------------------------------------------------------
+
+RUN = """
+import sys
+from pathlib import Path
+from cxr.preprocess import preprocess
+from cxr.errors import CxrError
+try:
+    preprocess({{"train": Path({train!r}), "test": Path({test!r})}}, Path({out!r}), image_size=48, jobs=2,
+               max_failed_fraction=0.2)
+except CxrError as error:
+    sys.exit(f"{{type(error).__name__}}: {{error}}")
+"""
+
+
+def start(data: dict[str, Path], out: Path, before: str = "") -> subprocess.Popen[str]:
+    # A parent may have switched Ctrl-C off, and a child inherits that.
+    before = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + before
+    code = before + RUN.format(train=str(data["train"]), test=str(data["test"]), out=str(out))
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_shard(out: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(out.glob("images/shard-*.h5")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_second_run_at_once_says_so(data: dict[str, Path], tmp_path: Path):
+    import fcntl
+
+    (tmp_path / "images").mkdir()
+    with open(tmp_path / "images" / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("process 7 on a")
+        file.flush()
+        with pytest.raises(DataError, match=r"another run is writing here \(process 7 on a\)"):
+            preprocess(data, tmp_path, image_size=48, jobs=1)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+    ids=lambda s: s.name,
+)
+def test_stopped_run_is_continued(
+    data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path, kind: signal.Signals
+):
+    process = start(data, tmp_path)
+    wait_for_shard(tmp_path, process)
+    assert process.poll() is None
+    os.kill(process.pid, kind)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not (tmp_path / "images" / "index.csv").exists()
+    preprocess(data, tmp_path, image_size=48, jobs=2, max_failed_fraction=0.2)
+    assert content(tmp_path) == undisturbed
+    assert list((tmp_path / "images").glob(".*.tmp")) == []
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
+    rng = np.random.default_rng(5)
+    for _ in range(25):
+        process = start(data, tmp_path)
+        wait_for_shard(tmp_path, process)
+        time.sleep(float(rng.uniform(0, 0.15)))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        if (tmp_path / "images" / "index.csv").exists():
+            break
+    preprocess(data, tmp_path, image_size=48, jobs=2, max_failed_fraction=0.2)
+    assert content(tmp_path) == undisturbed
+
+
+def test_full_disk(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
+    # The largest shard does not fit: writing it fails as it does on a full disk.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (25000, 25000))\n"
+    process = start(data, tmp_path, limit)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "RunError" in said and "cannot be written (File too large)" in said
+    assert not (tmp_path / "images" / "index.csv").exists()
+    assert [p.name for p in tmp_path.rglob("*.tmp")] == []
+    preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
+    assert content(tmp_path) == undisturbed
+
+
+# -- a cluster ---------------------------------------------------------------------------------------
+
+
+def test_no_scheduler_there(data: dict[str, Path], tmp_path: Path):
+    pytest.importorskip("distributed")
+    with pytest.raises(ParameterError, match="scheduler: no Dask scheduler answers at 'nonsense://1'"):
+        preprocess(data, tmp_path, image_size=48, scheduler="nonsense://1")
+
+
+@pytest.mark.slow
+def test_cluster_with_a_worker_killed(tmp_path: Path, traps: None):
+    distributed = pytest.importorskip("distributed")
+    folder = fill(tmp_path / "in", 90)
+    Image.fromarray(chest(bits=8)).save(folder / "abort1.png")
+    expected = tmp_path / "expected"
+    preprocess({"a": folder}, expected, image_size=48, jobs=1, max_failed_fraction=0.1)
+    killed: list[int] = []
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def kill_one(done: int, total: int) -> None:
+            if done > 8 and not killed:
+                killed.append(next(iter(client.run(os.getpid).values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        result = preprocess(
+            {"a": folder},
+            tmp_path / "out",
+            image_size=48,
+            scheduler=cluster.scheduler_address,
+            progress=kill_one,
+        )
+    assert killed
+    assert (result.stored, result.failed) == (90, 1)
+    assert pd.read_csv(tmp_path / "out" / "failures.csv")["image_id"].tolist() == ["abort1"]
+    assert content(tmp_path / "out") == content(expected)
