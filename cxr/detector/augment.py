@@ -1,0 +1,184 @@
+"""Augmentation of a padded batch, on whatever device it lies.
+
+Geometry goes through `torchvision.transforms.v2` so that pixels and boxes move together;
+intensity is one look-up table an image. What an image gets is drawn from
+`(seed, epoch, position)`, not from a global generator: the same in any process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
+
+from cxr.schema import ClassTable
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Strengths of the augmentation; the default of each is "off".
+
+    Attributes:
+        hflip: Probability of a mirror image.
+        flip_labels: Label each label becomes in a mirror image, by label; for pairs such as
+            right and left lung.
+        flip_bound: Labels that fix the side: an image with one of them is never mirrored.
+        scale: Smallest and largest zoom.
+        shift: Largest shift as a share of the side. Zoom and shift are reined in so that
+            boxes stay whole.
+        rotate_deg: Largest rotation in degrees; a box then is the hull of its turned self.
+        brightness: Largest offset, in shares of full white.
+        contrast: Largest relative change of contrast.
+        gamma: Largest exponent is 1 + gamma, the smallest its reciprocal.
+        noise: Largest standard deviation of added noise, in shares of full white.
+        multi_scale: Factors for the size of a whole batch, one drawn at random.
+    """
+
+    hflip: float = 0.0
+    flip_labels: tuple[int, ...] = ()
+    flip_bound: tuple[int, ...] = ()
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
+    rotate_deg: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    multi_scale: tuple[float, ...] = (1.0,)
+
+
+def mirror_labels(classes: ClassTable) -> tuple[int, ...]:
+    """The label of each label's mirror image: classes that differ by right/left only swap.
+
+    Returns:
+        For each detector label, 0 (background) included, the label after a mirror flip.
+    """
+    names = [name.lower() for name in classes.finding_names]
+    swapped = [0]
+    for place, name in enumerate(names):
+        mirror = re.sub(r"\b(left|right)\b", lambda m: "left" if m[0] == "right" else "right", name)
+        swapped.append((names.index(mirror) if mirror in names else place) + 1)
+    return tuple(swapped)
+
+
+def augment_batch(
+    images: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    targets: Sequence[dict[str, Tensor]],
+    keys: Sequence[tuple[int, int]],
+    *,
+    augmentation: Augmentation,
+    seed: int,
+) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
+    """A batch as it would look from elsewhere, under another exposure.
+
+    Args:
+        images: uint8 (B, 1, H, W), left as it is.
+        sizes: The part of each that is image.
+        targets: boxes (N, 4) in network pixels, labels (N,), weights (N,).
+        keys: (epoch, position) of each image.
+        augmentation: What to do.
+        seed: Any integer from 0.
+
+    Returns:
+        Images float32 in [0, 1], sizes, targets.
+    """
+    changed = torch.zeros(images.shape, dtype=torch.float32, device=images.device)
+    moved: list[dict[str, Tensor]] = []
+    for place, ((rows, columns), key, target) in enumerate(zip(sizes, keys, targets, strict=True)):
+        rng = np.random.default_rng([seed, *key, 1])
+        image = images[place, :, :rows, :columns]
+        image, target = _geometry(image, target, augmentation, rng)
+        changed[place, :, :rows, :columns] = _intensity(image, augmentation, rng)
+        moved.append(target)
+    rng = np.random.default_rng([seed, *keys[0], 2])
+    factor = augmentation.multi_scale[rng.integers(len(augmentation.multi_scale))]
+    if factor == 1:
+        return changed, list(sizes), moved
+    return _resize(changed, sizes, moved, factor)
+
+
+def _geometry(
+    image: Tensor, target: dict[str, Tensor], augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    rows, columns = image.shape[-2:]
+    boxes, labels, weights = target["boxes"], target["labels"], target["weights"]
+    boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(rows, columns))
+    bound = bool(augmentation.flip_bound) and bool(set(labels.tolist()) & set(augmentation.flip_bound))
+    if rng.random() < augmentation.hflip and not bound:
+        image, boxes = v2.horizontal_flip(image), v2.horizontal_flip(boxes)
+        if augmentation.flip_labels:
+            labels = torch.tensor(augmentation.flip_labels, device=labels.device)[labels]
+    angle = float(rng.uniform(-1, 1)) * augmentation.rotate_deg
+    scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
+    wish = rng.uniform(-1, 1, size=2) * augmentation.shift
+    if angle == 0 and scale == 1 and not wish.any():
+        return image, {"boxes": boxes.as_subclass(Tensor), "labels": labels, "weights": weights}
+
+    scale, dx, dy = _keep_whole(boxes.as_subclass(Tensor), (rows, columns), scale, wish)
+    move = {"angle": angle, "translate": [dx, dy], "scale": scale, "shear": [0.0, 0.0]}
+    image = v2.affine(image, interpolation=InterpolationMode.BILINEAR, **move)
+    boxes = v2.clamp_bounding_boxes(v2.affine(boxes, **move)).as_subclass(Tensor)
+    keep = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
+    return image, {"boxes": boxes[keep], "labels": labels[keep], "weights": weights[keep]}
+
+
+def _keep_whole(
+    boxes: Tensor, size: tuple[int, int], scale: float, wish: np.ndarray
+) -> tuple[float, int, int]:
+    """Zoom and whole-pixel shift nearest to those drawn under which the boxes stay inside.
+
+    The zoom is about the image's centre. Where the boxes' hull would not fit at that zoom,
+    the zoom shrinks to the largest that does, but not below 1.
+    """
+    rows, columns = size
+    centre = np.array([columns, rows]) / 2
+    shift = wish * [columns, rows]
+    if len(boxes) == 0:
+        return scale, round(float(shift[0])), round(float(shift[1]))
+    hull = boxes.cpu().numpy().astype(np.float64)
+    low, high = hull[:, :2].min(axis=0) - centre, hull[:, 2:].max(axis=0) - centre
+    scale = min(scale, max(1.0, float((2 * centre / np.maximum(high - low, 1e-6)).min())))
+    least, most = -centre - low * scale, centre - high * scale
+    # A hull as wide as the image leaves no room: least may exceed most by rounding.
+    shift = np.clip(shift, np.minimum(least, most), np.maximum(least, most))
+    return scale, round(float(shift[0])), round(float(shift[1]))
+
+
+def _intensity(image: Tensor, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Contrast about the middle, brightness, gamma and noise; float32 in [0, 1]."""
+    contrast, brightness, exponent = rng.uniform(-1, 1, size=3)
+    values = np.linspace(0, 1, 256)
+    values = (
+        (values - 0.5) * (1 + contrast * augmentation.contrast) + 0.5 + brightness * augmentation.brightness
+    )
+    values = values.clip(0, 1) ** ((1 + augmentation.gamma) ** exponent)
+    table = torch.from_numpy(values.astype(np.float32)).to(image.device)
+    seen = table[image.long()]
+    if augmentation.noise > 0:
+        generator = torch.Generator(device=image.device).manual_seed(int(rng.integers(2**62)))
+        deviation = float(rng.uniform(0, augmentation.noise))
+        noise = torch.randn(seen.shape, generator=generator, device=image.device)
+        seen = (seen + deviation * noise).clamp_(0, 1)
+    return seen
+
+
+def _resize(
+    images: Tensor, sizes: Sequence[tuple[int, int]], targets: list[dict[str, Tensor]], factor: float
+) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
+    """The whole batch at another size, padding still a multiple of the network's stride."""
+    from_size = images.shape[-2:]
+    to_size = [max(32, round(side * factor / 32) * 32) for side in from_size]
+    y, x = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    images = torch.nn.functional.interpolate(images, size=to_size, mode="bilinear", antialias=True)
+    ratio = torch.tensor([x, y, x, y], dtype=torch.float32, device=images.device)
+    scaled = [{**target, "boxes": target["boxes"] * ratio} for target in targets]
+    new_sizes = [(max(1, round(rows * y)), max(1, round(columns * x))) for rows, columns in sizes]
+    return images.clamp_(0, 1), new_sizes, scaled

@@ -1,0 +1,110 @@
+"""Scores as probabilities: what a detector's 0.6 is worth, learned on images it did not train on.
+
+Within a class the order of the boxes stays, so the average precision of one detector is the same. It
+matters where several are fused: a detector that is sure of itself must not outvote one that is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, logit
+
+from cxr import metrics, schema
+from cxr.detector.data import class_ids_of
+from cxr.errors import DataError
+from cxr.schema import ClassTable
+
+_EDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class ScoreCalibration:
+    """The probability that a box is a hit: `sigmoid(slope * logit(score) + offsets[class_id])`.
+
+    Attributes:
+        slope: Above zero, so that better stays better.
+        offsets: One a finding, by class id.
+    """
+
+    slope: float
+    offsets: tuple[float, ...]
+
+    def apply(self, scores: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+        """Probabilities of boxes with these scores and class ids, float64 (N,)."""
+        certain = logit(np.clip(np.asarray(scores, dtype=np.float64), _EDGE, 1 - _EDGE))
+        return expit(self.slope * certain + np.asarray(self.offsets)[np.asarray(class_ids, dtype=np.int64)])
+
+    def apply_labels(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """As `apply`, for detector labels."""
+        return self.apply(scores, class_ids_of(labels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        return {"slope": self.slope, "offsets": list(self.offsets)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ScoreCalibration:
+        """The inverse of `to_dict`."""
+        return cls(float(plain["slope"]), tuple(float(o) for o in plain["offsets"]))
+
+
+def calibrate_scores(
+    detections: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    image_ids: Sequence[str],
+    classes: ClassTable = schema.VINBIGDATA,
+    iou_threshold: float = 0.4,
+    shrinkage: float = 1.0,
+) -> ScoreCalibration:
+    """Fit a detector's calibration on images it was not trained on.
+
+    A logistic regression of "this box is the hit of a true box" on the score's logit, with one
+    slope for all classes and an offset a class that is drawn towards their common one.
+
+    Args:
+        detections: `schema.DETECTION_COLUMNS` of these images, low scores included.
+        truth: Boxes in the same pixels.
+        image_ids: The images, those without any box included.
+        classes: The data set's classes.
+        iou_threshold: IoU of a hit.
+        shrinkage: Strength of the pull; a class without a detection gets the common offset.
+
+    Raises:
+        DataError: There is no hit or no false alarm to learn from.
+
+    References:
+        Platt, Probabilistic outputs for support vector machines (1999).
+    """
+    ids = list(classes.finding_ids)
+    problem = metrics.encode(detections, truth, image_ids=image_ids, class_ids=ids)
+    hit = metrics.match(
+        problem.detections, problem.truth, n_classes=len(ids), iou_threshold=iou_threshold
+    ).hit
+    if hit.all() or not hit.any():
+        raise DataError(
+            f"calibration needs hits and false alarms, got {int(hit.sum())} hits of {len(hit)} boxes"
+        )
+    certain = logit(problem.detections.score.clip(_EDGE, 1 - _EDGE))
+    label, sign = problem.detections.label, np.where(hit, 1.0, -1.0)
+
+    def cost(values: np.ndarray) -> tuple[float, np.ndarray]:
+        slope, common, extra = np.exp(values[0]), values[1], values[2:]
+        margin = sign * (slope * certain + common + extra[label])
+        pull = -sign * expit(-margin)
+        gradient = np.concatenate(
+            [
+                [(pull * slope * certain).sum(), pull.sum()],
+                np.bincount(label, pull, len(ids)) + shrinkage * extra,
+            ]
+        )
+        return -log_expit(margin).sum() + 0.5 * shrinkage * (extra**2).sum(), gradient
+
+    found = minimize(cost, np.zeros(2 + len(ids)), jac=True, method="L-BFGS-B").x
+    return ScoreCalibration(float(np.exp(found[0])), tuple((found[1] + found[2:]).tolist()))

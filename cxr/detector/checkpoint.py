@@ -1,0 +1,116 @@
+"""Detectors on disk: read from a training checkpoint or from safetensors, exported for inference.
+
+Nothing is unpickled. A file's SHA-256 stands beside it and is checked when there, because
+a flipped bit loads without complaint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cxr.detector.model import DetectorSpec, GreyFasterRCNN, build_network
+from cxr.detector.weights import check_sha256, file_sha256, read_checkpoint, sidecar
+from cxr.errors import CheckpointError, ParameterError
+
+FORMAT = "cxr-detector-1"
+
+
+def read_detector(path: Path) -> tuple[GreyFasterRCNN, DetectorSpec, str]:
+    """A network with its weights, its description and the file's hash.
+
+    Args:
+        path: A checkpoint of training (`.ckpt`) or an export (`.safetensors`). Of a
+            checkpoint that keeps a weight average, the average is taken.
+
+    Raises:
+        CheckpointError: No such file, a hash that differs from the one beside it, or a file
+            that is no detector of this project.
+    """
+    path = Path(path)
+    digest = check_sha256(path)
+    spec, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
+    try:
+        net = build_network(spec)
+    except ParameterError as error:
+        raise CheckpointError(
+            f"{path}: made by another version of this project ({error}); train again, or use that version"
+        ) from error
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: the weights do not fit the network described in the file: {error}"
+        ) from error
+    return net.eval(), spec, digest
+
+
+def write_safetensors(net: GreyFasterRCNN, spec: DetectorSpec, path: Path) -> str:
+    """Write a network for inference: weights and description in one file, no Lightning needed.
+
+    The file appears complete, its hash beside it.
+
+    Returns:
+        SHA-256 of the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    unfinished = path.with_name(path.name + ".part")
+    save_file(state, unfinished, metadata={"format": FORMAT, "spec": json.dumps(spec.to_dict())})
+    return publish(unfinished, path)
+
+
+def publish(unfinished: Path, path: Path) -> str:
+    """Give a finished file its name and write its hash beside it; the hash never is of another file."""
+    digest = file_sha256(unfinished)
+    sidecar(path).unlink(missing_ok=True)
+    os.replace(unfinished, path)
+    note = path.with_name(path.name + ".sha256.part")
+    note.write_text(f"{digest}  {path.name}\n")
+    os.replace(note, sidecar(path))
+    return digest
+
+
+def _read_safetensors(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except Exception as error:  # safetensors raises its own type and OSError
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: expected an exported detector ({FORMAT}), got {metadata.get('format')!r}"
+        )
+    return DetectorSpec.from_dict(json.loads(metadata["spec"])), state
+
+
+def _read_lightning(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:
+    content = read_checkpoint(path)
+    parameters: Any = content.get("hyper_parameters")
+    if not isinstance(parameters, dict) or "spec" not in parameters or "state_dict" not in content:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint written by training here, got {sorted(map(str, content))[:6]}; "
+            "weights of other origin go in as `weights` of a training"
+        )
+    state = content["state_dict"]
+    home = "average.net." if any(name.startswith("average.net.") for name in state) else "net."
+    return (
+        DetectorSpec.from_dict(parameters["spec"]),
+        {name.removeprefix(home): value for name, value in state.items() if name.startswith(home)},
+    )
+
+
+def pick_device(device: str) -> torch.device:
+    """A device by name; "auto" is the first CUDA device, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

@@ -1,0 +1,204 @@
+"""Train one detector a fold: skip what is trained, go on with what was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr import schema
+from cxr.detector.keeper import BEST, LAST, METRICS
+from cxr.detector.training import train_detector, training_key
+from cxr.errors import ParameterError
+from cxr.rundir import RunDir, locate, write_json
+from cxr.schema import ClassTable
+from cxr.store import ImageStore
+
+log = logging.getLogger("cxr")
+
+STATE = "training.json"
+_PER_FOLD = {
+    "source",
+    "targets",
+    "train_ids",
+    "val_ids",
+    "out_dir",
+    "classes",
+    "resume",
+    "run_key",
+    "progress",
+}
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names a recipe may set: the arguments of `train_detector` that are the same for every fold."""
+    names = inspect.signature(train_detector).parameters
+    return tuple(name for name in names if name not in _PER_FOLD)
+
+
+def fold_folder(out_dir: Path, fold: int) -> Path:
+    """Folder of one fold's checkpoints."""
+    return out_dir / f"fold{fold}"
+
+
+def best_checkpoints(out_dir: Path) -> dict[int, Path]:
+    """Best checkpoint of every fold trained below `out_dir`, by fold."""
+    found = sorted(out_dir.glob(f"fold*/{BEST}"), key=lambda path: int(path.parent.name[4:]))
+    return {int(path.parent.name[4:]): path for path in found}
+
+
+def train_folds(
+    store: ImageStore,
+    targets: pd.DataFrame,
+    folds: pd.DataFrame,
+    out_dir: Path,
+    *,
+    classes: ClassTable,
+    train_folds: Sequence[int],
+    recipe: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Train a detector for each fold on the images of all other folds.
+
+    A fold whose training has finished with the same data and recipe is kept; one that was
+    interrupted goes on from its last checkpoint; anything else starts anew. All processes of a
+    distributed training decide alike, because they decide by the checkpoint alone.
+
+    Args:
+        store: Images by `image_id`.
+        targets: Fused or readers' boxes in original pixels.
+        folds: `image_id, fold`.
+        out_dir: Folder for one folder a fold.
+        classes: The data set's classes.
+        train_folds: Folds to hold out, one training each.
+        recipe: Arguments of `train_detector` by name, see `recipe_names`.
+        progress: Called with optimiser steps done and in all, fold by fold.
+
+    Returns:
+        The rows of all folds' `metrics.csv`, with a column `fold` in front.
+
+    Raises:
+        ParameterError: A fold that is not there, or a name that `train_detector` does not have.
+    """
+    if unknown := set(recipe) - set(recipe_names()):
+        raise ParameterError(f"recipe: train_detector has no {', '.join(sorted(unknown))}")
+    if not train_folds:
+        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
+    there = sorted(folds[schema.FOLD].unique())
+    if missing := sorted(set(train_folds) - set(there)):
+        raise ParameterError(f"train_folds: expected some of {there}, got {missing}")
+    stored = folds[folds[schema.IMAGE_ID].isin(set(store.ids))]
+    tables = []
+    for fold in train_folds:
+        held_out = stored[schema.FOLD] == fold
+        train_ids = stored.loc[~held_out, schema.IMAGE_ID].tolist()
+        val_ids = stored.loc[held_out, schema.IMAGE_ID].tolist()
+        folder = fold_folder(out_dir, fold)
+        key = _key(store, targets, train_ids, val_ids, classes, recipe)
+        if _finished(folder) == key and (folder / BEST).is_file():
+            log.info("fold %d: already trained on the same data with the same recipe", fold)
+        else:
+            log.info("fold %d: %d images to learn from, %d held out", fold, len(train_ids), len(val_ids))
+            train_detector(
+                store,
+                targets,
+                train_ids,
+                val_ids,
+                folder,
+                classes=classes,
+                resume=training_key(folder / LAST) == key,
+                run_key=key,
+                progress=progress,
+                **recipe,
+            )
+            write_json(folder / STATE, {"finished": key})
+        table = pd.read_csv(folder / METRICS)
+        table.insert(0, schema.FOLD, fold)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def train_run(
+    run: RunDir,
+    values: Mapping[str, Any],
+    *,
+    classes: ClassTable,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Notebook 06's work on the artefacts of a run: train every fold, write `metrics.csv`.
+
+    Args:
+        run: The run, seen from notebook 06.
+        values: The parameters of notebook 06 by name. Those with a name of `recipe_names` go
+            to `train_detector`; `detector_image_size` is its `image_size`.
+        classes: The data set's classes.
+        progress: Called with optimiser steps done and in all, fold by fold.
+
+    Returns:
+        As `train_folds`.
+
+    Raises:
+        DataError: An earlier notebook has not run.
+    """
+    recipe = {name: values[name] for name in recipe_names() if name in values and name != "image_size"}
+    recipe["image_size"] = values["detector_image_size"]
+    if recipe["weights"] not in ("", "torchvision"):
+        recipe["weights"] = str(locate(recipe["weights"]))
+    table = train_folds(
+        ImageStore(run.input(schema.IMAGES_DIR)),
+        read_targets(run, by_reader=recipe["label_mode"] == "every_reader" or bool(recipe["readers"])),
+        pd.read_csv(run.input(schema.FOLDS_CSV), dtype={schema.IMAGE_ID: str}),
+        run.output(schema.CHECKPOINTS_DIR),
+        classes=classes,
+        train_folds=values["train_folds"],
+        recipe=recipe,
+        progress=progress,
+    )
+    run.write_csv(table, schema.DETECTOR_METRICS_CSV)
+    return table
+
+
+def read_targets(run: RunDir, *, by_reader: bool) -> pd.DataFrame:
+    """Boxes to learn from: every reader's own, or the fused ones."""
+    artefact = schema.TRAIN_FULL_CSV if by_reader else schema.CONSENSUS_CSV
+    return pd.read_csv(run.input(artefact), dtype={schema.IMAGE_ID: str})
+
+
+def _finished(folder: Path) -> str:
+    """Key of the training that finished in a folder; "" where none has."""
+    try:
+        return str(json.loads((folder / STATE).read_text(encoding="utf-8"))["finished"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return ""
+
+
+def _key(
+    store: ImageStore,
+    targets: pd.DataFrame,
+    train_ids: Sequence[str],
+    val_ids: Sequence[str],
+    classes: ClassTable,
+    recipe: Mapping[str, Any],
+) -> str:
+    """Hash of all that a fold's training depends on: pixels, boxes, images, recipe and this code."""
+    pixels = store.index.set_index(schema.IMAGE_ID)["sha256"]
+    digest = hashlib.sha256()
+    for part in (
+        pixels.loc[[*train_ids, *val_ids]].to_csv(),
+        targets[targets[schema.IMAGE_ID].isin({*train_ids, *val_ids})].to_csv(index=False),
+        str(len(train_ids)),
+        json.dumps([classes.names, dict(recipe)], sort_keys=True),
+        *(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))),
+    ):
+        digest.update(part.encode())
+    weights = Path(str(recipe.get("weights", "")))
+    if weights.is_file():
+        with open(weights, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,181 @@
+"""What a training keeps as it goes: checkpoints, the table of metrics, the time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+
+from cxr.detector.checkpoint import publish
+
+log = logging.getLogger("cxr")
+
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+METRICS = "metrics.csv"
+
+SECONDS_TO_ESTIMATE = 60.0
+"""When the first estimate of the remaining time is logged."""
+
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+
+
+class Keeper(pl.Callback):
+    """Writes checkpoints and metrics after each epoch, watches the time, reports progress.
+
+    Both checkpoints carry their hash beside them and appear complete. `metrics.csv` is
+    written anew each epoch from the rows so far, those from before a resume included.
+
+    Args:
+        out_dir: Where to write.
+        max_minutes: Wall time after which training ends; 0 for no limit.
+        patience: Validations without a better one before training ends; 0 for no end.
+        total_epochs: Epochs in all.
+        has_val: Whether there are validation images.
+        validate_every: Epochs between validations.
+        progress: Called with optimiser steps done and in all.
+    """
+
+    def __init__(
+        self,
+        out_dir: Path,
+        *,
+        max_minutes: float,
+        patience: int,
+        total_epochs: int,
+        has_val: bool,
+        validate_every: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.out_dir = out_dir
+        self.max_seconds = 60.0 * max_minutes
+        self.patience = patience
+        self.total_epochs = total_epochs
+        self.has_val = has_val
+        self.validate_every = validate_every
+        self.report = progress
+        self.best = math.nan
+        self.seconds = 0.0
+        self._before = 0.0  # seconds of earlier starts
+        self._started = 0.0
+        self._validation_seconds = 0.0
+        self._validation_started = 0.0
+        self._first_step = 0
+        self._estimated = False
+        self._bad = 0
+        self._rows: list[dict[str, Any]] = []
+
+    # -- what goes into the checkpoint ---------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Time and best value so far, for a resume."""
+        return {"best": self.best, "seconds": self.seconds, "bad": self._bad, "rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.best = float(state_dict["best"])
+        self._before = self.seconds = float(state_dict["seconds"])
+        self._bad = int(state_dict["bad"])
+        self._rows = list(state_dict["rows"])
+
+    # -- the course of training ----------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last epoch is validated whatever `validate_every` is."""
+        final = trainer.current_epoch + 1 >= self.total_epochs
+        trainer.check_val_every_n_epoch = 1 if final else self.validate_every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell how far training is, and end it when its time is over."""
+        self.seconds = self._before + time.monotonic() - self._started
+        if self.max_seconds:
+            room = max(1.0, self.max_seconds - self._validation_seconds)
+            used = trainer.strategy.broadcast(self.seconds / room)
+            pl_module.budget_used = used
+            if used >= 1:
+                trainer.should_stop = True
+                trainer.check_val_every_n_epoch = 1
+        total = pl_module.hparams.total_steps
+        if self.report is not None and trainer.is_global_zero:
+            self.report(min(trainer.global_step, total), total)
+        running = self.seconds - self._before
+        if not self._estimated and running > SECONDS_TO_ESTIMATE and trainer.global_step > self._first_step:
+            self._estimated = True
+            left = running / (trainer.global_step - self._first_step) * (total - trainer.global_step)
+            if self.max_seconds:
+                left = min(left, self.max_seconds - self.seconds)
+            log.info(
+                "step %d of %d, about %.0f more minutes", trainer.global_step, total, math.ceil(left / 60)
+            )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Time the validation, to leave room for the last one."""
+        self._validation_started = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """The time a validation takes."""
+        self._validation_seconds = time.monotonic() - self._validation_started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the epoch's row and the checkpoints."""
+        self.seconds = self._before + time.monotonic() - self._started
+        value = pl_module.val_map
+        pl_module.val_map = math.nan
+        better = not math.isnan(value) and (math.isnan(self.best) or value > self.best)
+        if better:
+            self.best, self._bad = value, 0
+        elif not math.isnan(value):
+            self._bad += 1
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "learning_rate": pl_module.optimizers().param_groups[0]["lr"],
+        }
+        row.update({name: float(trainer.callback_metrics[name]) for name in LOSSES})
+        row.update(
+            {"loss": sum(row[name] for name in LOSSES), "val_map": value, "seconds": round(self.seconds, 2)}
+        )
+        self._rows.append(row)
+        done = f"epoch {row['epoch'] + 1} of {self.total_epochs}: loss {row['loss']:.3f}"
+        log.info(
+            "%s%s, %.0f s", done, "" if math.isnan(value) else f", val mAP@0.4 {value:.3f}", self.seconds
+        )
+        if trainer.is_global_zero:
+            unfinished = self.out_dir / (METRICS + ".part")
+            pd.DataFrame(self._rows).to_csv(unfinished, index=False)
+            os.replace(unfinished, self.out_dir / METRICS)
+        self._save(trainer, LAST, weights_only=False)
+        if better or math.isnan(self.best):
+            self._save(trainer, BEST, weights_only=True)
+        if self.patience and self._bad >= self.patience:
+            log.info("no better validation in %d, training ends", self._bad)
+            trainer.should_stop = True
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Give way to the caller's error; `last.ckpt` holds the last whole epoch."""
+        if isinstance(exception, KeyboardInterrupt):
+            log.warning("interrupted; %s holds the last whole epoch", self.out_dir / LAST)
+
+    def _save(self, trainer: pl.Trainer, name: str, *, weights_only: bool) -> None:
+        """Write a checkpoint beside, then give it its name; all processes must come here."""
+        unfinished = self.out_dir / (name + ".part")
+        trainer.save_checkpoint(unfinished, weights_only=weights_only)
+        if trainer.is_global_zero:
+            publish(unfinished, self.out_dir / name)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()

@@ -1,0 +1,251 @@
+"""Pretrained weights into a network: from a file, from torchvision, or none."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torchvision.models import get_weight
+
+from cxr.detector.model import GreyFasterRCNN, architecture, fold_grey_stem
+from cxr.errors import CheckpointError
+
+log = logging.getLogger("cxr")
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "teacher", "student")
+_BACKBONE_HOMES = ("", "backbone.", "backbone.body.")
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What a weights file gave a network.
+
+    Attributes:
+        source: Where the weights came from, in words.
+        loaded: Names of the parameters that were set.
+        missing: Names of the network's parameters left at their random start.
+        unused: Names in the file that found no place, or only one of another shape.
+        sha256: Of the file; empty where there is none.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    sha256: str
+
+    @property
+    def message(self) -> str:
+        """One line for the log."""
+        if not self.loaded:
+            return f"weights: {self.source}"
+        parts = f"weights: {self.source}: {len(self.loaded)} tensors loaded"
+        if self.missing:
+            parts += f"; {len(self.missing)} stay random ({_heads(self.missing)})"
+        if self.unused:
+            parts += f"; {len(self.unused)} in the file not used ({_heads(self.unused)})"
+        return parts
+
+
+def load_weights(
+    net: GreyFasterRCNN, weights: str, *, architecture_name: str, sha256: str = ""
+) -> WeightsReport:
+    """Set a network's parameters from pretrained weights and say what happened.
+
+    The names in a file may be those of a whole torchvision detector, of a backbone alone
+    (ImageNet, or any chest X-ray backbone of the same architecture), or of a checkpoint of
+    this project; common wrappers and prefixes are recognised by which reading fits most
+    tensors. A stem for three colour channels is folded into one grey channel.
+
+    Args:
+        net: Network to change in place.
+        weights: "" for a random start, "torchvision" for the published COCO detector (needs
+            a network connection or torchvision's cache), else the path of a file
+            (`.pt`, `.pth`, `.ckpt` or `.safetensors`).
+        architecture_name: The network's name in the registry.
+        sha256: Expected hash of the file, hexadecimal; "" to not check.
+
+    Raises:
+        CheckpointError: No such file, a wrong hash, an unsafe or foreign file, nothing in
+            it that fits, or no connection for "torchvision".
+    """
+    if not weights:
+        return WeightsReport(
+            "none, the network starts from random weights", (), tuple(net.state_dict()), (), ""
+        )
+    if weights == "torchvision":
+        source, digest, state = (
+            f"torchvision's {architecture(architecture_name).coco}",
+            "",
+            _published(architecture_name),
+        )
+    else:
+        path = Path(weights)
+        digest = check_sha256(path, sha256)
+        source, state = str(path), read_state(path)
+    report = _fit(net, state, source=source, sha256=digest, stem=architecture(architecture_name).stem)
+    log.info(report.message)
+    return report
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        CheckpointError: No such file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"expected a file of weights, found none at {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, expected: str = "") -> str:
+    """The hash of a file, after comparing it with the one expected.
+
+    Args:
+        path: The file.
+        expected: Hash to hold it to; "" takes the one in `<file>.sha256` beside it, if any.
+
+    Raises:
+        CheckpointError: No such file, or its hash is another one: it was changed or damaged.
+    """
+    digest = file_sha256(path)
+    beside = sidecar(path)
+    if not expected and beside.is_file():
+        expected = beside.read_text().split()[0]
+    if not expected:
+        log.warning("%s: no %s beside it to check it against; damage would go unseen", path, beside.name)
+    elif digest != expected.lower():
+        raise CheckpointError(
+            f"{path}: expected sha256 {expected}, got {digest}; the file was changed or damaged"
+        )
+    return digest
+
+
+def sidecar(path: Path) -> Path:
+    """Where a file's hash is kept: beside it, in the format of `sha256sum`."""
+    return path.with_name(path.name + ".sha256")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, nothing in it being executed.
+
+    Raises:
+        CheckpointError: The file is not one of tensors, or needs unpickling of more than that.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:  # safetensors raises its own type, OSError and ValueError
+            raise CheckpointError(f"{path}: not a safetensors file ({error})") from error
+    content = read_checkpoint(path)
+    for _ in range(2):
+        for name in _WRAPPERS:
+            if isinstance(content.get(name), Mapping):
+                content = content[name]
+                break
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError(
+            f"{path}: expected a state dict, found no tensors (keys {_heads(map(str, content))})"
+        )
+    averaged = {
+        name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.net.")
+    }
+    return averaged or state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a torch file of plain data and tensors.
+
+    Raises:
+        CheckpointError: The file is damaged or holds objects other than plain data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"expected a file of weights, found none at {path}") from error
+    except Exception as error:  # unpickling and zip reading raise many kinds
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be loaded safely ({first}); expected a torch file of tensors and plain data. "
+            "Save the state dict alone, or convert it to safetensors"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: expected a dict of tensors, got {type(content).__name__}")
+    return dict(content)
+
+
+def _published(architecture_name: str) -> Mapping[str, Tensor]:
+    name = architecture(architecture_name).coco
+    if not name:
+        raise CheckpointError(
+            f"torchvision publishes no detector weights for {architecture_name!r}; give a file or ''"
+        )
+    try:
+        return get_weight(f"{name}.DEFAULT").get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # URLError, HTTPError, OSError, RuntimeError for a bad hash
+        raise CheckpointError(
+            f"weights='torchvision' could not be fetched ({error}); "
+            f"download {name}.DEFAULT elsewhere and give its path"
+        ) from error
+
+
+def _fit(
+    net: GreyFasterRCNN, state: Mapping[str, Tensor], *, source: str, sha256: str, stem: str
+) -> WeightsReport:
+    own = net.state_dict()
+    readings = [
+        _reading(own, state, strip, home, stem) for strip in _prefixes(state) for home in _BACKBONE_HOMES
+    ]
+    matched, unused = max(readings, key=lambda reading: len(reading[0]))
+    # Counters of batch normalisation fit anything: they do not make a file ours.
+    if not any(own[name].dim() > 0 for name in matched):
+        raise CheckpointError(f"{source}: nothing fits this network (the file has {_heads(state)})")
+    net.load_state_dict(matched, strict=False)
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    missing = tuple(name for name in own if name not in matched and name not in counters)
+    return WeightsReport(source, tuple(matched), missing, tuple(unused), sha256)
+
+
+def _prefixes(state: Mapping[str, Tensor]) -> set[str]:
+    """Leading parts of the names that may be wrapping: "", "module.", "net.backbone." and the like."""
+    found = {""}
+    for name in state:
+        parts = name.split(".")
+        found.update(".".join(parts[:depth]) + "." for depth in (1, 2) if len(parts) > depth)
+    return found
+
+
+def _reading(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], strip: str, home: str, stem: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The file's tensors under one reading of its names: those that fit, and the rest's names."""
+    matched: dict[str, Tensor] = {}
+    unused: list[str] = []
+    for name, value in state.items():
+        place = home + name.removeprefix(strip) if name.startswith(strip) else ""
+        if stem and place == f"{stem}.weight" and value.dim() == 4 and value.shape[1] == 3:
+            weight, bias = fold_grey_stem(value)
+            if weight.shape == own[place].shape:
+                matched[place], matched[f"{stem}.bias"] = weight, bias
+                continue
+        if place in own and own[place].shape == value.shape:
+            matched[place] = value
+        else:
+            unused.append(name)
+    return matched, unused
+
+
+def _heads(names: Iterable[str], *, most: int = 4) -> str:
+    """The first parts of names, for a message: "roi_heads.box_predictor, backbone.fpn, ..."."""
+    heads = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+    return ", ".join(heads[:most]) + (", ..." if len(heads) > most else "")
