@@ -1,0 +1,391 @@
+"""How good the detections are: per class, curves, errors, the human ceiling, and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from cxr.plots._style import (
+    ACCENT,
+    BAD,
+    GOOD,
+    INK,
+    MISSED,
+    MUTED,
+    SECOND,
+    SERIES,
+    heat,
+    horizontal,
+    ink,
+    message,
+    new_figure,
+    new_grid,
+    plain_log,
+    styled,
+)
+from cxr.schema import CLASS_ID, ClassTable
+
+
+@styled
+def per_class_ap(
+    table: pd.DataFrame, *, classes: ClassTable, ceiling: Mapping[int, float] | None = None
+) -> Figure:
+    """Average precision of every class with its interval, and the readers' own beside it.
+
+    Args:
+        table: `class_id, ap, n_truth`, and `low, high` when an interval is known; NaN without truth.
+        classes: The data set's classes.
+        ceiling: What one reader scores against another, by class id.
+    """
+    shown = table.dropna(subset=["ap"]).sort_values("ap", ascending=False, kind="stable")
+    if shown.empty:
+        return message("No truth box: no average precision.")
+    figure = new_figure(9.0, 0.34 * len(shown) + 1.6)
+    axes = figure.subplots()
+    place = np.arange(len(shown))
+    colors = [MUTED if i == classes.normal_id else ACCENT for i in shown[CLASS_ID]]
+    axes.barh(place, shown["ap"], color=colors, height=0.66)
+    if {"low", "high"} <= set(shown.columns):
+        axes.hlines(place, shown["low"], shown["high"], color=INK, linewidth=1.4, label="95 % interval")
+    if ceiling:
+        pairs = [(i, ceiling.get(int(c), np.nan)) for i, c in enumerate(shown[CLASS_ID])]
+        axes.plot(
+            [v for _, v in pairs],
+            [i for i, _ in pairs],
+            linestyle="none",
+            marker="D",
+            color=SECOND,
+            markersize=6,
+            label="one reader against another",
+        )
+    names = [
+        f"{classes.name(int(i))} ({int(n):,})" for i, n in zip(shown[CLASS_ID], shown["n_truth"], strict=True)
+    ]
+    horizontal(axes, names)
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel("average precision (truth boxes in brackets)")
+    axes.set_title("Average precision of each class", pad=22)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    return figure
+
+
+@styled
+def pr_curves(
+    curves: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    aps: Mapping[int, float],
+    *,
+    classes: ClassTable,
+    columns: int = 5,
+) -> Figure:
+    """Precision against recall, one small chart a class.
+
+    Args:
+        curves: Class id to recall and precision, each shape (K,), from the highest score down.
+        aps: Class id to average precision, for the titles.
+        classes: The data set's classes.
+        columns: Charts in a row.
+    """
+    present = [i for i in sorted(curves) if np.isfinite(aps.get(i, np.nan))]
+    if not present:
+        return message("No class has truth: no curve to draw.")
+    figure, axes = new_grid(len(present), columns=columns, width=2.4, height=2.3, share=True)
+    for place, class_id in zip(axes, present, strict=True):
+        recall, precision = (np.asarray(values, dtype=float) for values in curves[class_id])
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        color = ink(classes.color(class_id))
+        stairs = np.concatenate([[0.0], recall]), np.concatenate([envelope[:1], envelope])
+        place.fill_between(*stairs, step="pre", color=color, alpha=0.2, linewidth=0)
+        place.plot(recall, precision, color=color, linewidth=1.3)
+        place.set(xlim=(0, 1.02), ylim=(0, 1.05))
+        place.set_title(f"{classes.name(class_id)}  {aps[class_id]:.2f}", fontsize=9)
+    figure.supxlabel("recall", fontsize=10)
+    figure.supylabel("precision", fontsize=10)
+    return figure
+
+
+@styled
+def froc(
+    mean: tuple[np.ndarray, np.ndarray],
+    per_class: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    *,
+    classes: ClassTable,
+    points: Sequence[float] = (0.125, 0.25, 0.5, 1, 2, 4, 8),
+) -> Figure:
+    """FROC: truth boxes found against the false alarms an image that this costs.
+
+    Args:
+        mean: False positives per image and sensitivity, mean over the findings, shape (K,) each.
+        per_class: The same two arrays by class id, from the highest score down, drawn thin behind the mean.
+        classes: The data set's classes.
+        points: False positives per image that get a tick.
+    """
+    if not len(mean[0]):
+        return message("No finding has truth: no FROC.")
+    figure = new_figure(9.4, 4.8)
+    axes = figure.subplots()
+    low, high = min(points) * 0.9, max(points) * 1.1
+    for class_id, (alarms, found) in per_class.items():
+        # From no false alarm on, which a logarithmic axis cannot show, to the right edge.
+        x = np.concatenate([[low], np.maximum(alarms, low), [high]])
+        y = np.concatenate([[0.0], found, found[-1:] if len(found) else [0.0]])
+        color = ink(classes.color(class_id))
+        axes.plot(
+            x, y, color=color, linewidth=1.1, alpha=0.8, drawstyle="steps-post", label=classes.name(class_id)
+        )
+    axes.plot(*mean, color=INK, linewidth=2.8, marker="o", markersize=5, label="mean")
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(low, high)
+    axes.set_xticks(list(points), [_fraction(p) for p in points])
+    axes.minorticks_off()
+    axes.set(ylim=(0, 1.02), xlabel="false alarms per image", ylabel="share of the truth boxes found")
+    axes.set_title("FROC")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _cycle(count: int) -> list[str]:
+    """Colours for many thin lines."""
+    return [
+        mpl.colors.to_hex(color) for color in mpl.colormaps["turbo"](np.linspace(0.05, 0.95, max(count, 1)))
+    ][:count]
+
+
+def _fraction(value: float) -> str:
+    return f"{value:g}" if value >= 1 else f"1/{round(1 / value)}"
+
+
+@styled
+def confusion(matrix: pd.DataFrame) -> Figure:
+    """What the truth's boxes were called; each row adds up to one.
+
+    Args:
+        matrix: Counts, rows true names, columns predicted names; the last row is background
+            (false alarms), the last column is missed.
+    """
+    counts = matrix.to_numpy(dtype=float)
+    if counts.sum() == 0:
+        return message("No box above the score threshold and no truth: no confusion.")
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    texts = np.array([[f"{int(v)}" if v else "" for v in row] for row in counts])
+    figure = new_figure(0.56 * matrix.shape[1] + 3.2, 0.4 * matrix.shape[0] + 2.3)
+    axes = figure.subplots()
+    heat(
+        axes,
+        share,
+        rows=list(map(str, matrix.index)),
+        columns=list(map(str, matrix.columns)),
+        texts=texts,
+        low=0,
+        high=1,
+    )
+    axes.axhline(matrix.shape[0] - 1.5, color="#8895a0", linewidth=1)
+    axes.axvline(matrix.shape[1] - 1.5, color="#8895a0", linewidth=1)
+    axes.set(ylabel="truth", xlabel="detector")
+    axes.set_title("What true boxes were called (counts; colour: share of the row)")
+    return figure
+
+
+ERROR_COLORS = {
+    "correct": GOOD,
+    "hit": GOOD,
+    "localisation": "#5bc0eb",
+    "localization": "#5bc0eb",
+    "class": "#8a5fa8",
+    "class and localisation": "#c792ea",
+    "both": "#c792ea",
+    "duplicate": "#8a7a3d",
+    "background": BAD,
+    "missed": MISSED,
+}
+
+
+@styled
+def error_breakdown(table: pd.DataFrame) -> Figure:
+    """What became of the detections and of the truth, as counts for each class.
+
+    Args:
+        table: Index class names, one column for each kind of outcome, values counts.
+    """
+    table = table.loc[table.sum(axis=1) > 0]
+    if table.empty:
+        return message("No detection and no truth: no errors to sort.")
+    figure = new_figure(10.0, 0.34 * len(table) + 1.7)
+    axes = figure.subplots()
+    left = np.zeros(len(table))
+    for spare, column in zip(_cycle(table.shape[1]), table.columns, strict=True):
+        values = table[column].to_numpy(dtype=float)
+        axes.barh(
+            range(len(table)),
+            values,
+            left=left,
+            height=0.72,
+            color=ERROR_COLORS.get(str(column), spare),
+            label=str(column),
+        )
+        left += values
+    horizontal(axes, [str(name) for name in table.index])
+    axes.set_xlabel("boxes")
+    axes.set_title("Where the errors come from", pad=22)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=table.shape[1], columnspacing=1.2)
+    return figure
+
+
+@styled
+def scores_with_intervals(table: pd.DataFrame, *, title: str, label: str = "mAP@0.4") -> Figure:
+    """A few scores with their intervals, one a row.
+
+    Args:
+        table: `name, value`, and `low, high` (NaN for none); a truth value `ours` sets ours apart.
+        title: What is compared.
+        label: Name of the score.
+    """
+    shown = table.dropna(subset=["value"]).reset_index(drop=True)
+    if shown.empty:
+        return message(f"{title}: nothing to compare.")
+    figure = new_figure(8.5, 0.36 * len(shown) + 1.5)
+    axes = figure.subplots()
+    ours = shown["ours"].to_numpy(dtype=bool) if "ours" in shown else np.ones(len(shown), dtype=bool)
+    for place, row in shown.iterrows():
+        color = ACCENT if ours[place] else SECOND
+        if np.isfinite(row.get("low", np.nan)):
+            axes.plot(
+                [row["low"], row["high"]], [place, place], color=color, linewidth=2.2, solid_capstyle="round"
+            )
+        axes.plot([row["value"]], [place], marker="o", markersize=8, color=color)
+        axes.text(row["value"], place - 0.2, f"{row['value']:.3f}", ha="center", va="bottom", fontsize=8)
+    horizontal(axes, shown["name"].tolist())
+    axes.set_ylim(len(shown) - 0.5, -0.8)
+    top = np.nanmax(shown[[c for c in ("value", "high") if c in shown]].to_numpy(dtype=float))
+    axes.set_xlim(0, max(1.12 * top, 0.1))
+    axes.set_xlabel(label)
+    axes.set_title(title)
+    return figure
+
+
+@styled
+def gate_sweep(
+    table: pd.DataFrame, *, score: str = "map", chosen: Mapping[str, object] | None = None
+) -> Figure:
+    """Score as a function of the gate's strength, and of the two thresholds of a filter.
+
+    Args:
+        table: `mode, power, low, high, rerank`, the score, `_low` and `_high`, as
+            `submission.gate_sweep` returns it; a row `all-normal` is the baseline.
+        score: Column to draw.
+        chosen: Mode and settings of the gate in use, marked by a star.
+    """
+    if table["mode"].eq("all-normal").all():
+        return message("No gate was tried.")
+    figure = new_figure(11.5, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    soft = table[table["mode"] == "soft"].sort_values("power")
+    for strength, color in zip(sorted(soft["rerank"].unique()), SERIES, strict=False):
+        rows = soft[soft["rerank"] == strength]
+        name = "soft gate" if strength == 0 else f"and re-ranked by finding, power {strength:g}"
+        left.fill_between(rows["power"], rows[f"{score}_low"], rows[f"{score}_high"], color=color, alpha=0.12)
+        left.plot(rows["power"], rows[score], marker="o", color=color, label=name)
+    for mode, name, style in (("none", "no gate", "--"), ("all-normal", "every image called normal", ":")):
+        rows = table[table["mode"] == mode]
+        if len(rows):
+            left.axhline(rows[score].max(), color=INK, linestyle=style, linewidth=1.3, label=name)
+    left.set(xlabel="power of p(abnormal) that scales the boxes", ylabel="mAP@0.4")
+    left.set_ylim(bottom=0)
+    left.set_title("Soft gate, 95 % bands")
+    filters = table[table["mode"] == "filter"]
+    _filter_cells(right, filters, score)
+    _star(left, right, soft, filters, score, chosen or {})
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _filter_cells(axes: Axes, filters: pd.DataFrame, score: str) -> None:
+    axes.set_title("Two-threshold filter: mAP@0.4")
+    if filters.empty:
+        axes.set_axis_off()
+        return
+    cells = filters.pivot_table(index="low", columns="high", values=score)
+    heat(
+        axes,
+        cells.to_numpy(),
+        rows=[f"{v:g}" for v in cells.index],
+        columns=[f"{v:g}" for v in cells.columns],
+        texts=np.vectorize("{:.3f}".format)(cells.to_numpy()),
+        turn=False,
+    )
+    axes.set(ylabel="below: called normal", xlabel="from here on: boxes alone")
+
+
+def _star(
+    left: Axes,
+    right: Axes,
+    soft: pd.DataFrame,
+    filters: pd.DataFrame,
+    score: str,
+    chosen: Mapping[str, object],
+) -> None:
+    """Mark the gate in use where it lies on one of the two axes."""
+    style = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "zorder": 5}
+    if chosen.get("mode") == "soft":
+        same = soft[(soft["power"] == chosen["power"]) & (soft["rerank"] == chosen["rerank"])]
+        left.plot(same["power"], same[score], label="chosen", **style)
+    elif chosen.get("mode") == "filter":
+        row = sorted(filters["low"].unique()).index(chosen["low"])
+        column = sorted(filters["high"].unique()).index(chosen["high"])
+        right.plot([column], [row - 0.3], **style)
+
+
+@styled
+def operating_point(table: pd.DataFrame, *, threshold: float) -> Figure:
+    """Precision, recall and F1 of all findings together against the score threshold.
+
+    Args:
+        table: `threshold, precision, recall, f1`.
+        threshold: The threshold in use, marked.
+    """
+    if table.empty:
+        return message("No detection: no threshold to choose.")
+    figure = new_figure(8.0, 3.6)
+    axes = figure.subplots()
+    for column, color in (("precision", SERIES[0]), ("recall", SERIES[1]), ("f1", SERIES[2])):
+        axes.plot(
+            table["threshold"], table[column], color=color, label=column.replace("f1", "F1"), linewidth=1.8
+        )
+    axes.axvline(threshold, color=INK, linestyle=":", linewidth=1.4)
+    axes.text(threshold, 1.03, " highest F1", fontsize=9, va="bottom")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_title("Where to cut, when boxes must be shown to a person", pad=20)
+    axes.legend(loc="center right")
+    return figure
+
+
+@styled
+def detection_scores(detections: pd.DataFrame, hit: np.ndarray) -> Figure:
+    """Scores of hits and of false alarms.
+
+    Args:
+        detections: One row per detection with its `score`.
+        hit: Truth values, same order, shape (N,).
+    """
+    if detections.empty:
+        return message("No detection.")
+    figure = new_figure(8.0, 3.0)
+    axes = figure.subplots()
+    scores, hit = detections["score"].to_numpy(dtype=float), np.asarray(hit, dtype=bool)
+    bins = np.linspace(0, 1, 41)
+    axes.hist(scores[~hit], bins=bins, color=BAD, alpha=0.7, label=f"false alarms ({(~hit).sum():,})")
+    axes.hist(scores[hit], bins=bins, color=GOOD, alpha=0.8, label=f"hits ({hit.sum():,})")
+    axes.set_yscale("log")
+    plain_log(axes.yaxis)
+    axes.set(xlabel="score", ylabel="boxes (logarithmic)", xlim=(0, 1))
+    axes.set_title("Scores of hits and of false alarms", pad=22)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    return figure

@@ -1,0 +1,26 @@
+"""From detections and probabilities to a submission: gate, sweep, format, parse, check."""
+
+from __future__ import annotations
+
+from cxr.submission.files import check, parse, reformat, sample_ids, write, write_table
+from cxr.submission.gates import GATE_MODES, Gate, all_normal, apply_gate, gate, rerank
+from cxr.submission.sweep import ALL_NORMAL, choose_gate, default_grid, gate_sweep
+
+__all__ = [
+    "ALL_NORMAL",
+    "GATE_MODES",
+    "Gate",
+    "all_normal",
+    "apply_gate",
+    "check",
+    "choose_gate",
+    "default_grid",
+    "gate",
+    "gate_sweep",
+    "parse",
+    "reformat",
+    "rerank",
+    "sample_ids",
+    "write",
+    "write_table",
+]

@@ -1,0 +1,167 @@
+"""Choosing the gate: every setting's mAP on out-of-fold predictions, beside the all-normal score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr import metrics, schema
+from cxr.errors import DataError
+from cxr.submission.gates import Gate, all_normal, apply_gate
+
+ALL_NORMAL = "all-normal"
+"""Mode of the sweep's baseline row: no model, every image normal."""
+
+
+def default_grid(*, rerank: bool = False) -> list[Gate]:
+    """Settings worth trying: no gate, soft gates of rising strength, two-threshold filters.
+
+    Args:
+        rerank: Also try each soft gate with re-ranking by class.
+    """
+    soft = [Gate("soft", power=power, low=0.0, high=1.0) for power in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)]
+    filters = [
+        Gate("filter", power=0.0, low=low, high=high)
+        for low in (0.02, 0.05, 0.1, 0.2, 0.3)
+        for high in (0.8, 0.9, 0.95)
+    ]
+    ranked = [Gate("soft", power=power, low=0.0, high=1.0, rerank=0.5) for power in (0.0, 0.5, 1.0)]
+    return [Gate("none", power=0.0, low=0.0, high=1.0), *soft, *filters, *(ranked if rerank else [])]
+
+
+def gate_sweep(
+    detections: pd.DataFrame,
+    p_abnormal: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    grid: Sequence[Gate] | None = None,
+    p_findings: pd.DataFrame | None = None,
+    classes: schema.ClassTable = schema.VINBIGDATA,
+    iou_threshold: float = 0.4,
+    resamples: int = 200,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Score every setting of the gate on images that neither detector nor classifier was trained on.
+
+    Args:
+        detections: Out-of-fold detections, columns `schema.DETECTION_COLUMNS`.
+        p_abnormal: Out-of-fold `image_id, p_abnormal`: the images that count.
+        truth: `image_id, class_id` and boxes, original pixels; images that do not count are ignored.
+        grid: Settings to try; `default_grid` if not given.
+        p_findings: Out-of-fold `image_id, p_<class_id>`, for settings that re-rank.
+        classes: The class table.
+        iou_threshold: IoU above which a box matches.
+        resamples: Bootstrap samples of the images, for the intervals; 0 leaves them missing.
+        seed: Of the resampling.
+        progress: Called with (settings done, settings).
+
+    Returns:
+        One row a setting, the all-normal baseline (`mode` "all-normal") first: the columns of
+        `Gate`, then `map` (over all classes with truth, the normal class included),
+        `map_findings` (without it) and `gain` (of `map` over the setting "none", resampled pair by
+        pair), each with a 95% interval (`map_low, map_high`, ...). The best row's interval is
+        that of a setting chosen beforehand: choosing among many makes it slightly too good.
+
+    Raises:
+        DataError: No image counts, or as in `apply_gate`.
+    """
+    settings = default_grid(rerank=p_findings is not None) if grid is None else list(grid)
+    images = p_abnormal[schema.IMAGE_ID].tolist()
+    if not images:
+        raise DataError("gate sweep: expected images with out-of-fold probabilities, got none")
+    detections = detections[detections[schema.IMAGE_ID].isin(images)]
+    scored_truth = metrics.with_normal_rows(truth[truth[schema.IMAGE_ID].isin(images)], classes)
+    scored: list[_Scored] = []
+    for done, setting in enumerate([None, *settings]):
+        if setting is None:
+            table = all_normal(images, classes=classes)
+        else:
+            table = apply_gate(setting, detections, p_abnormal, p_findings=p_findings, classes=classes)
+        scored.append(
+            _score(table, scored_truth, images, classes, iou_threshold, resamples=resamples, seed=seed)
+        )
+        if progress:
+            progress(done, len(settings))
+    ungated = next((result for result, s in zip(scored[1:], settings, strict=True) if s.mode == "none"), None)
+    described = [(ALL_NORMAL, 0.0, 0.0, 0.0, 0.0), *map(astuple, settings)]
+    rows = [
+        (*setting, *result.map, *result.findings, *result.gain_over(ungated))
+        for setting, result in zip(described, scored, strict=True)
+    ]
+    names = [field.name for field in fields(Gate)]
+    columns = [f"{name}{end}" for name in ("map", "map_findings", "gain") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*names, *columns])
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Score of one setting: value, low, high; and the resamples behind it."""
+
+    map: tuple[float, float, float]
+    findings: tuple[float, float, float]
+    samples: NDArray[np.float64]
+
+    def gain_over(self, other: _Scored | None) -> tuple[float, float, float]:
+        if other is None:
+            return np.nan, np.nan, np.nan
+        gains = self.samples - other.samples
+        gains = gains[~np.isnan(gains)]
+        low, high = np.quantile(gains, [0.025, 0.975]) if len(gains) else (np.nan, np.nan)
+        return self.map[0] - other.map[0], float(low), float(high)
+
+
+def _score(
+    table: pd.DataFrame,
+    truth: pd.DataFrame,
+    images: Sequence[str],
+    classes: schema.ClassTable,
+    iou_threshold: float,
+    *,
+    resamples: int,
+    seed: int,
+) -> _Scored:
+    class_ids = range(len(classes.names))
+    if resamples < 1:
+        plain = metrics.voc_map(
+            table, truth, iou_threshold=iou_threshold, image_ids=images, class_ids=class_ids
+        )
+        findings = plain.mean_over(classes.finding_ids)
+        return _Scored((plain.map, np.nan, np.nan), (findings, np.nan, np.nan), np.empty(0))
+    drawn = metrics.bootstrap_map(
+        table,
+        truth,
+        resamples=resamples,
+        seed=seed,
+        iou_threshold=iou_threshold,
+        image_ids=images,
+        class_ids=class_ids,
+    )
+    return _Scored((drawn.map, drawn.low, drawn.high), drawn.mean_over(classes.finding_ids), drawn.samples)
+
+
+def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
+    """The setting of the best out-of-fold score; of equals the first in the sweep.
+
+    Args:
+        sweep: What `gate_sweep` returned, on out-of-fold predictions, never on the test.
+        column: "map" or "map_findings".
+
+    Raises:
+        DataError: No setting in the sweep, or none with a score.
+    """
+    tried = sweep[sweep["mode"] != ALL_NORMAL]
+    if not tried[column].notna().any():
+        raise DataError("gate: expected a sweep with at least one scored setting, got none")
+    best = tried.loc[tried[column].idxmax()]
+    return Gate(
+        mode=str(best["mode"]),
+        power=float(best["power"]),
+        low=float(best["low"]),
+        high=float(best["high"]),
+        rerank=float(best["rerank"]),
+    )

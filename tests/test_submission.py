@@ -1,0 +1,415 @@
+"""Gate and submission files: the right sense, every image, a strict reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr import metrics, schema, submission
+from cxr.errors import DataError, ParameterError, SubmissionError
+from cxr.submission import Gate
+
+SMALL = schema.ClassTable(("mass", "fluid", "No finding"))
+
+
+def detections(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=schema.DETECTION_COLUMNS)
+
+
+def probabilities(**by_image: float) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": list(by_image), "p_abnormal": list(by_image.values())})
+
+
+def lines(table: pd.DataFrame) -> list[tuple]:
+    """Image, class and score of each line."""
+    return [(row.image_id, row.class_id, round(row.score, 6)) for row in table.itertuples()]
+
+
+BOXES = detections(("a", 0, 0.8, 10, 10, 50, 50), ("a", 1, 0.5, 20, 20, 60, 60), ("b", 0, 0.4, 5, 5, 9, 9))
+P = probabilities(a=0.9, b=0.25, c=0.04)
+
+
+# -- the gate ----------------------------------------------------------------------------------------
+
+
+def test_soft_gate_gives_every_image_a_graded_normal_line() -> None:
+    gated = submission.gate(BOXES, P, mode="soft", power=0.5, classes=SMALL)
+    assert lines(gated) == [
+        ("a", 0, round(0.8 * 0.9**0.5, 6)),
+        ("a", 1, round(0.5 * 0.9**0.5, 6)),
+        ("a", 2, 0.1),
+        ("b", 2, 0.75),
+        ("b", 0, 0.2),
+        ("c", 2, 0.96),
+    ]
+    normal = gated[gated["class_id"] == 2]
+    assert (normal[schema.BOX_COLUMNS].to_numpy() == [0, 0, 1, 1]).all()
+    assert list(gated.columns) == schema.DETECTION_COLUMNS
+
+
+def test_filter_by_two_thresholds() -> None:
+    gated = submission.gate(BOXES, P, mode="filter", low=0.1, high=0.9, classes=SMALL)
+    assert lines(gated) == [
+        ("a", 0, 0.8),  # p = 0.9 >= high: the boxes alone
+        ("a", 1, 0.5),
+        ("b", 2, 0.75),  # in between: boxes, and 1 - p
+        ("b", 0, 0.4),
+        ("c", 2, 1.0),  # p < low: normal, and nothing else
+    ]
+    hard = submission.gate(BOXES, P, mode="filter", low=0.5, high=0.5, classes=SMALL)
+    assert lines(hard) == [("a", 0, 0.8), ("a", 1, 0.5), ("b", 2, 1.0), ("c", 2, 1.0)]
+
+
+def test_filter_leaves_no_image_without_a_line() -> None:
+    gated = submission.gate(BOXES[:0], probabilities(a=0.95), mode="filter", classes=SMALL)
+    assert lines(gated) == [("a", 2, 0.05)]
+
+
+def test_no_gate_keeps_the_boxes_and_calls_silent_images_normal() -> None:
+    gated = submission.gate(BOXES, P, mode="none", classes=SMALL)
+    assert lines(gated) == [("a", 0, 0.8), ("a", 1, 0.5), ("b", 0, 0.4), ("c", 2, 1.0)]
+
+
+def test_gate_replaces_normal_lines_that_are_there_and_leaves_its_input_alone() -> None:
+    table = pd.concat([BOXES, detections(("c", 2, 0.3, 0, 0, 1, 1))])
+    before = table.copy()
+    assert lines(submission.gate(table, P, classes=SMALL)) == lines(submission.gate(BOXES, P, classes=SMALL))
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_gate_without_detections_and_without_images() -> None:
+    assert lines(submission.gate(BOXES[:0], P, classes=SMALL)) == [
+        ("a", 2, 0.1),
+        ("b", 2, 0.75),
+        ("c", 2, 0.96),
+    ]
+    assert len(submission.gate(BOXES[:0], P[:0], classes=SMALL)) == 0
+    assert lines(submission.all_normal(["x"], classes=SMALL)) == [("x", 2, 1.0)]
+
+
+def test_gate_refuses_nonsense() -> None:
+    with pytest.raises(ParameterError, match="expected one of soft, filter, none, got 'hard'"):
+        submission.gate(BOXES, P, mode="hard")
+    with pytest.raises(ParameterError, match=r"0 <= low <= high <= 1, got power 1\.0, low 0\.9, high 0\.1"):
+        submission.gate(BOXES, P, mode="filter", low=0.9, high=0.1)
+    with pytest.raises(DataError, match=r"image b: expected p_abnormal in \[0, 1\], got 1\.2"):
+        submission.gate(BOXES, probabilities(a=0.5, b=1.2))
+    with pytest.raises(DataError, match=r"image a: expected p_abnormal in \[0, 1\], got nan"):
+        submission.gate(BOXES[:2], probabilities(a=np.nan))
+    with pytest.raises(DataError, match="image a has two probabilities"):
+        submission.gate(BOXES[:2], pd.concat([P[:1], P[:1]]))
+    with pytest.raises(DataError, match="detections of image b, which has no probability"):
+        submission.gate(BOXES, probabilities(a=0.5))
+    with pytest.raises(DataError, match="expected a column 'p_abnormal'"):
+        submission.gate(BOXES, P.rename(columns={"p_abnormal": "p"}))
+
+
+def test_rerank_multiplies_by_the_probability_of_the_class() -> None:
+    wide = pd.DataFrame({"image_id": ["b", "a"], "p_0": [0.5, 0.25]})
+    assert submission.rerank(BOXES, wide, power=0.5)["score"].tolist() == pytest.approx(
+        [0.4, 0.5, 0.4 * 0.5**0.5]
+    )
+    assert submission.rerank(BOXES, wide, power=0)["score"].tolist() == BOXES["score"].tolist()
+    assert len(submission.rerank(BOXES[:0], wide)) == 0
+    with pytest.raises(DataError, match="no class probabilities for image b"):
+        submission.rerank(BOXES, wide[1:])
+    setting = Gate("none", rerank=1.0)
+    applied = submission.apply_gate(setting, BOXES[:2], probabilities(a=0.5), p_findings=wide, classes=SMALL)
+    assert lines(applied) == [("a", 1, 0.5), ("a", 0, 0.2)]
+    with pytest.raises(DataError, match="re-ranks by class, but no class probabilities"):
+        submission.apply_gate(setting, BOXES, P)
+
+
+def test_a_gate_describes_itself() -> None:
+    assert Gate("soft", power=0.5).describe() == "soft, power 0.5"
+    assert Gate("filter", low=0.1, high=0.9).describe() == "filter, 0.1 to 0.9"
+    assert Gate("none", rerank=1.0).describe() == "no gate, re-ranked by class (power 1)"
+
+
+# -- what the gate does to the score -----------------------------------------------------------------
+
+
+def make_study(seed: int = 0, images: int = 120) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Detections with false alarms everywhere, a fair classifier, and the truth."""
+    draws = np.random.default_rng(seed)
+    truth, found, p_abnormal = [], [], {}
+    for place in range(images):
+        image_id = f"image{place:03d}"
+        abnormal = place % 3 == 0
+        p_abnormal[image_id] = float(np.clip(draws.normal(0.75 if abnormal else 0.25, 0.15), 0.01, 0.99))
+        if not abnormal:
+            truth.append((image_id, 2, *[np.nan] * 4))
+        for _ in range(int(draws.integers(1, 4)) if abnormal else 0):
+            class_id = int(draws.integers(0, 2))
+            x, y = draws.uniform(0, 800, 2)
+            truth.append((image_id, class_id, x, y, x + 100, y + 80))
+            if draws.random() < 0.7:
+                found.append((image_id, class_id, draws.uniform(0.3, 0.9), x + 5, y + 5, x + 100, y + 85))
+        for _ in range(3):
+            x, y = draws.uniform(0, 800, 2)
+            found.append((image_id, int(draws.integers(0, 2)), draws.uniform(0, 0.8), x, y, x + 90, y + 90))
+    columns = ["image_id", "class_id", *schema.BOX_COLUMNS]
+    return detections(*found), probabilities(**p_abnormal), pd.DataFrame(truth, columns=columns)
+
+
+def score(table: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> metrics.VocResult:
+    return metrics.voc_map(
+        table, metrics.with_normal_rows(truth, SMALL), image_ids=images, class_ids=range(3)
+    )
+
+
+def test_the_normal_line_in_the_wrong_sense_costs_score() -> None:
+    """The mistake that has been shipped: the line "no finding" scored by p(abnormal)."""
+    found, p_abnormal, truth = make_study()
+    right = submission.gate(found, p_abnormal, mode="soft", power=0.0, classes=SMALL)
+    wrong = right.copy()
+    normal = wrong["class_id"] == SMALL.normal_id
+    wrong.loc[normal, "score"] = 1.0 - wrong.loc[normal, "score"]
+    images = p_abnormal["image_id"]
+    good, bad = score(right, truth, images), score(wrong, truth, images)
+    ap = [result.per_class.set_index("class_id").loc[SMALL.normal_id, "ap"] for result in (good, bad)]
+    assert ap[0] > 0.95 and ap[1] < 0.7
+    assert good.map - bad.map > 0.1
+    findings = list(SMALL.finding_ids)
+    assert good.mean_over(findings) == bad.mean_over(findings), "the findings' own lines did not change"
+
+
+def test_normal_lines_rank_images_by_falling_p_abnormal() -> None:
+    gated = submission.gate(BOXES, P, classes=SMALL)
+    normal = gated[gated["class_id"] == 2].merge(P, on="image_id")
+    assert normal.sort_values("score", ascending=False)["p_abnormal"].is_monotonic_increasing
+
+
+def test_sweep_finds_that_a_fair_classifier_helps_and_chooses_it() -> None:
+    found, p_abnormal, truth = make_study()
+    calls: list[tuple[int, int]] = []
+    sweep = submission.gate_sweep(
+        found,
+        p_abnormal,
+        truth,
+        grid=[Gate("none"), Gate("soft", power=0.0), Gate("soft", power=1.0), Gate("filter")],
+        classes=SMALL,
+        resamples=60,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert sweep["mode"].tolist() == ["all-normal", "none", "soft", "soft", "filter"]
+    assert calls[-1] == (4, 4)
+    baseline, none, graded, soft = (sweep.loc[place] for place in range(4))
+    assert baseline["map"] == pytest.approx(80 / 120 / 3), "precision 2/3 of one class in three"
+    assert baseline["map_findings"] == 0
+    assert none["gain"] == none["gain_low"] == none["gain_high"] == 0
+    assert graded["map"] > none["map"] and graded["map_findings"] == none["map_findings"]
+    assert soft["map_findings"] > graded["map_findings"] and soft["gain_low"] > 0
+    assert (sweep["map_low"] <= sweep["map"]).all() and (sweep["map"] <= sweep["map_high"]).all()
+    assert submission.choose_gate(sweep) == Gate("soft", power=1.0)
+    assert submission.choose_gate(sweep.iloc[:2]) == Gate("none")
+    plain = submission.gate_sweep(found, p_abnormal, truth, grid=[Gate("none")], classes=SMALL, resamples=0)
+    assert plain["map"].tolist() == sweep["map"][:2].tolist() and plain["map_low"].isna().all()
+    with pytest.raises(DataError, match="at least one scored setting"):
+        submission.choose_gate(sweep[:1])
+    with pytest.raises(DataError, match="expected images with out-of-fold probabilities, got none"):
+        submission.gate_sweep(found, p_abnormal[:0], truth, classes=SMALL)
+
+
+def test_sweep_tries_reranking_where_there_are_class_probabilities() -> None:
+    found, p_abnormal, truth = make_study()
+    held = truth.assign(one=1).pivot_table(index="image_id", columns="class_id", values="one", aggfunc="max")
+    held = held.reindex(columns=[0, 1]).fillna(0) * 0.9 + 0.05
+    held.columns = ["p_0", "p_1"]
+    sweep = submission.gate_sweep(
+        found, p_abnormal, truth, p_findings=held.reset_index(), classes=SMALL, resamples=0
+    )
+    best = submission.choose_gate(sweep, column="map_findings")
+    assert best.rerank > 0, "perfect knowledge of the class helps"
+    assert len(submission.default_grid(rerank=True)) == len(sweep) - 1
+
+
+def test_sweep_where_no_image_is_normal() -> None:
+    """The lungs: every image has boxes, the classifier is constant."""
+    truth = detections(("a", 0, 1, 10, 10, 50, 50), ("b", 0, 1, 5, 5, 9, 9)).drop(columns="score")
+    sweep = submission.gate_sweep(
+        BOXES,
+        probabilities(a=0.99, b=0.99),
+        truth,
+        classes=SMALL,
+        resamples=10,
+        grid=submission.default_grid(),
+    )
+    assert sweep["map"][0] == 0
+    assert (sweep["map"][1:] == 1).all()
+    assert submission.choose_gate(sweep).mode == "none", "of equals the first"
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def test_a_written_file_by_hand(tmp_path: Path) -> None:
+    table = detections(
+        ("b", 0, np.float32(0.1), 1.234567, 2.0, 3.5, 1000.125),
+        ("a", 2, 0.25, 0, 0, 1, 1),
+        ("b", 2, 1e-7, 0, 0, 1, 1),
+    )
+    submission.write(table, ["a", "b", "c"], tmp_path / "new" / "sub.csv", classes=SMALL)
+    assert (tmp_path / "new" / "sub.csv").read_text() == (
+        "image_id,PredictionString\n"
+        "a,2 0.25 0 0 1 1\n"
+        "b,0 0.1 1.23 2 3.5 1000.12 2 0.0000001 0 0 1 1\n"
+        "c,2 1 0 0 1 1\n"
+    )
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["sub.csv"], "no half-written file is left"
+
+
+def test_write_then_parse_gives_the_same_lines(tmp_path: Path) -> None:
+    found, p_abnormal, _ = make_study()
+    gated = submission.gate(found, p_abnormal, classes=SMALL)
+    submission.write(gated, p_abnormal["image_id"], tmp_path / "sub.csv", classes=SMALL)
+    back = submission.parse(tmp_path / "sub.csv", classes=SMALL)
+    assert back["image_id"].tolist() == gated["image_id"].tolist()
+    assert back["class_id"].tolist() == gated["class_id"].tolist()
+    assert (back["score"].to_numpy(np.float32) == gated["score"].to_numpy(np.float32)).all()
+    assert back[schema.BOX_COLUMNS].to_numpy() == pytest.approx(
+        gated[schema.BOX_COLUMNS].to_numpy(), abs=0.00501
+    )
+    submission.write(back, p_abnormal["image_id"], tmp_path / "again.csv", classes=SMALL)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "sub.csv").read_bytes()
+
+
+def test_an_image_without_detections_does_not_repeat_its_neighbour(tmp_path: Path) -> None:
+    submission.write(BOXES[:1], ["c", "a", "b"], tmp_path / "sub.csv")
+    rows = (tmp_path / "sub.csv").read_text().splitlines()[1:]
+    assert rows == ["c,14 1 0 0 1 1", "a,0 0.8 10 10 50 50", "b,14 1 0 0 1 1"]
+    table = submission.reformat(BOXES[:1], ["c", "a", "b"])
+    assert table["image_id"].tolist() == ["c", "a", "b"]
+    assert table["class_name"].tolist() == ["No finding", "Aortic enlargement", "No finding"]
+    assert table.loc[0, schema.BOX_COLUMNS].tolist() == [0, 0, 1, 1]
+
+
+def test_files_without_any_detection_or_image(tmp_path: Path) -> None:
+    submission.write(BOXES[:0], [], tmp_path / "sub.csv")
+    assert len(submission.parse(tmp_path / "sub.csv")) == 0
+    table = submission.reformat(BOXES[:0], [])
+    assert list(table.columns) == ["image_id", "class_id", "class_name", "score", *schema.BOX_COLUMNS]
+    submission.write_table(table, tmp_path / "deep" / "table.csv")
+    assert len(pd.read_csv(tmp_path / "deep" / "table.csv")) == 0
+
+
+def test_a_sliver_keeps_its_area_when_rounded(tmp_path: Path) -> None:
+    submission.write(detections(("a", 0, 0.5, 10.001, 10, 10.002, 12)), ["a"], tmp_path / "sub.csv")
+    assert submission.parse(tmp_path / "sub.csv")[schema.BOX_COLUMNS].iloc[0].tolist() == [10, 10, 10.01, 12]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("z", 0, 0.5, 0, 0, 5, 5), r"sub\.csv: image z is not one of the 2 expected"),
+        (("a", 15, 0.5, 0, 0, 5, 5), r"\(image a\): expected a class id of 0\.\.14, got 15"),
+        (("a", 0, 1.5, 0, 0, 5, 5), r"expected a score in \[0, 1\], got 1\.5"),
+        (("a", 0, np.nan, 0, 0, 5, 5), r"expected a score in \[0, 1\], got nan"),
+        (("a", 0, 0.5, 0, np.inf, 5, 5), "expected finite coordinates, got 0 inf 5 5"),
+        (("a", 0, 0.5, 5, 0, 5, 5), "expected x_max above x_min and y_max above y_min, got 5 0 5 5"),
+        (("a", 0, 0.5, -1, 0, 5, 5), "expected coordinates of at least 0, got -1 0 5 5"),
+        (("a", 14, 0.5, 0, 0, 5, 5), "expected the box 0 0 1 1 for class 14, got 0 0 5 5"),
+    ],
+)
+def test_write_refuses_impossible_lines_and_leaves_the_old_file(
+    row: tuple, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "sub.csv"
+    path.write_text("old")
+    with pytest.raises(SubmissionError, match=message):
+        submission.write(detections(row), ["a", "b"], path)
+    assert path.read_text() == "old"
+    with pytest.raises(SubmissionError, match="image a is listed twice"):
+        submission.write(BOXES[:0], ["a", "a"], path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected the columns image_id, PredictionString, got none"),
+        (
+            "image_id,predictions\na,\n",
+            "expected the columns image_id, PredictionString, got image_id, predictions",
+        ),
+        ("image_id,PredictionString\na,\n", r"row 2 \(image a\): expected groups of six .*, got 0 numbers"),
+        (
+            "image_id,PredictionString\na,14 1 0 0 1\n",
+            r"row 2 \(image a\): expected groups of six .*, got 5 numbers",
+        ),
+        ("image_id,PredictionString\n,14 1 0 0 1 1\n", r"row 2 \(image \?\): expected an image id"),
+        (
+            "image_id,PredictionString\na,14 1 0 0 1 1 3 0.5 one 2 9 9\n",
+            r"row 2 \(image a\): expected a number for x_min of box 2, got 'one'",
+        ),
+        (
+            "image_id,PredictionString\na,14 1 0 0 1 1\nb,14 1 0 0 1 1\na,14 1 0 0 1 1\n",
+            r"row 4 \(image a\): the image is already in row 2",
+        ),
+        (
+            "image_id,PredictionString\na,14 1 0 0 1 1\nb,3.5 1 0 0 9 9\n",
+            r"row 3 \(image b\): expected a class id",
+        ),
+        ("image_id,PredictionString\na,15 1 0 0 9 9\n", r"expected a class id of 0\.\.14, got 15"),
+        ("image_id,PredictionString\na,1 -0.1 0 0 9 9\n", r"expected a score in \[0, 1\], got -0\.1"),
+        ("image_id,PredictionString\na,1 nan 0 0 9 9\n", r"expected a score in \[0, 1\], got nan"),
+        (
+            "image_id,PredictionString\na,1 0.5 9 0 8 9\n",
+            "x_max above x_min and y_max above y_min, got 9 0 8 9",
+        ),
+        ("image_id,PredictionString\na,14 0.5 0 0 8 9\n", "expected the box 0 0 1 1 for class 14"),
+        ("image_id,PredictionString\na,14 1 0 0 1 1,x\n", r"row 2 \(image a\): expected 2 fields, got 3"),
+    ],
+)
+def test_parse_names_file_row_and_image(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(text)
+    with pytest.raises(SubmissionError, match=r"theirs\.csv.*" + message):
+        submission.parse(path)
+
+
+def test_parse_reads_what_others_write(tmp_path: Path) -> None:
+    """Other column order, a byte order mark, quotes, blank lines, Windows line ends."""
+    path = tmp_path / "theirs.csv"
+    path.write_bytes(
+        b'\xef\xbb\xbfPredictionString,image_id\r\n"3 1e-2 1.5 2 30 40  14 0.5 0 0 1 1 ",a\r\n\r\n'
+    )
+    table = submission.parse(path)
+    assert lines(table) == [("a", 3, 0.01), ("a", 14, 0.5)]
+    assert table.loc[0, schema.BOX_COLUMNS].tolist() == [1.5, 2, 30, 40]
+    with pytest.raises(SubmissionError, match="no such submission file"):
+        submission.parse(tmp_path / "gone.csv")
+    with pytest.raises(SubmissionError, match="expected a CSV file"):
+        submission.parse(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00binary")
+    with pytest.raises(SubmissionError, match="expected a CSV file"):
+        submission.parse(path)
+
+
+def test_check_against_the_sample(tmp_path: Path) -> None:
+    sample, path = tmp_path / "sample_submission.csv", tmp_path / "sub.csv"
+    submission.write(submission.all_normal(["a", "b", "c"]), ["a", "b", "c"], sample)
+    assert submission.sample_ids(sample) == ["a", "b", "c"]
+    submission.write(BOXES, ["c", "b", "a"], path)
+    assert len(submission.check(path, sample)) == 4, "any order"
+    submission.write(BOXES[:2], ["a", "c"], path)
+    with pytest.raises(
+        SubmissionError,
+        match=r"expected the 3 images of sample_submission.csv, got 2: 1 missing \(first: b\)",
+    ):
+        submission.check(path, sample)
+    submission.write(BOXES, ["a", "b", "c", "d"], path)
+    with pytest.raises(SubmissionError, match=r"1 not expected \(first: d\)"):
+        submission.check(path, sample)
+    sample.write_text("image_id,PredictionString\na,\na,\n")
+    with pytest.raises(SubmissionError, match=r"sample_submission\.csv: image a is listed twice"):
+        submission.sample_ids(sample)
+
+
+def test_a_phantom_sample_submission_is_the_all_normal_one(phantom_dir: Path, tmp_path: Path) -> None:
+    sample = phantom_dir / "sample_submission.csv"
+    ids = submission.sample_ids(sample)
+    submission.write(submission.all_normal(ids), ids, tmp_path / "sub.csv")
+    pd.testing.assert_frame_equal(submission.check(tmp_path / "sub.csv", sample), submission.parse(sample))
