@@ -1,0 +1,301 @@
+"""The `cxr` command: arguments in, one clear line out when something is wrong.
+
+Exit status: 0 done, 1 the work failed, 2 bad input or usage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from cxr import (
+    annotations,
+    chain,
+    export,
+    kaggle,
+    metrics,
+    phantom,
+    predictions,
+    preprocess,
+    report,
+    schema,
+    submission,
+)
+from cxr.errors import CxrError, DataError
+from cxr.rundir import RunDir, locate, progress_printer
+
+app = typer.Typer(
+    name="cxr",
+    help="Find thoracic abnormalities on chest radiographs. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="Set a parameter; may be repeated.")
+]
+ParameterFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="Parameter file.")]
+
+
+class _Relay:
+    """Passes on what a notebook writes while it runs, indented, without empty lines."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            if line.strip():
+                print(f"    {line}", flush=True)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+@app.command("phantom")
+def make_phantom(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    images: Annotated[
+        int, typer.Option(help="Training images; a quarter as many test images are added.")
+    ] = 240,
+    size: Annotated[int, typer.Option(help="Longer side of the largest images, px, 256 to 3072.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    header_leak: Annotated[
+        bool, typer.Option(help="Let headers tell normal from abnormal, as in the real data.")
+    ] = True,
+    abnormal_fraction: Annotated[float, typer.Option(help="Share of patients with findings.")] = 0.3,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+) -> None:
+    """Make the synthetic data set, in the competition's layout."""
+    made = phantom.make_phantom(
+        folder,
+        images=images,
+        size=size,
+        seed=seed,
+        header_leak=header_leak,
+        abnormal_fraction=abnormal_fraction,
+        jobs=jobs,
+        progress=progress_printer("radiographs"),
+    )
+    _say(f"{made}: phantom of {images} training images")
+
+
+@app.command("run")
+def run_chain(
+    parameter_file: ParameterFile,
+    overrides: Overrides = None,
+    first: Annotated[
+        str, typer.Option("--from", metavar="NB", help="First notebook, e.g. 05 or 05_classifier.")
+    ] = "",
+    last: Annotated[str, typer.Option("--to", metavar="NB", help="Last notebook.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Execute even what is finished and unchanged.")
+    ] = False,
+) -> None:
+    """Execute the notebooks in order; finished, unchanged ones are skipped."""
+    values = chain.load_parameters(parameter_file, overrides or [])
+    root = locate(str(values["run_dir"]))
+    executed = chain.run(values, first=first, last=last, force=force, say=_say, notebook_log=_Relay())
+    page = root / report.REPORT
+    if executed or not page.is_file():
+        page = report.write_report(root)
+    else:
+        _say("all is up to date")
+    if score := report.submission_score(root):
+        _say(
+            f"test mAP@{score['iou_threshold']:g}: {score['map']:.4f} over all classes, "
+            f"{score['map_findings']:.4f} over the findings"
+        )
+    _say(f"report: {page}")
+
+
+@app.command("preprocess")
+def preprocess_folder(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DICOM_DIR", help="Folder of radiographs, without its subfolders.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the store, the headers and the failures.")
+    ],
+    image_size: Annotated[int, typer.Option(help="Longer side of the stored images, px.")] = 1024,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on instead.")
+    ] = "",
+    compression: Annotated[str, typer.Option(help="none (fast) or gzip (compact).")] = "none",
+    max_failed_fraction: Annotated[
+        float, typer.Option(help="More failed files than this is an error.")
+    ] = 0.1,
+) -> None:
+    """Read radiographs into an image store; a second call does what is left."""
+    result = preprocess.preprocess(
+        {"": folder},
+        out,
+        image_size=image_size,
+        jobs=jobs,
+        scheduler=scheduler,
+        compression=compression,
+        max_failed_fraction=max_failed_fraction,
+        progress=progress_printer("images"),
+    )
+    _say(f"{result.summary}; {out}")
+
+
+@app.command("train")
+def train_detectors(parameter_file: ParameterFile, overrides: Overrides = None) -> None:
+    """Do notebook 06's work without a notebook; torchrun starts it on many nodes."""
+    from cxr.detector import folds  # torch takes seconds to load, so only where it is used
+
+    values = chain.load_parameters(parameter_file, overrides or [])
+    run = RunDir(str(values["run_dir"]), "06_detector")
+    classes = annotations.read_classes(locate(str(values["data_dir"])))
+    table = folds.train_run(run, values, classes=classes, progress=run.progress("steps"))
+    best = table.groupby(schema.FOLD)["val_map"].max()
+    for fold, path in folds.best_checkpoints(run.input(schema.CHECKPOINTS_DIR)).items():
+        _say(f"fold {fold}: best validation mAP {best.get(fold, float('nan')):.4f}, {path}")
+
+
+@app.command("predict")
+def predict_files(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=".ckpt or .safetensors.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE_OR_DIR...", help="Radiographs.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and predictions.json.")],
+    pictures: Annotated[bool, typer.Option("--pictures", help="Also draw a picture of each image.")] = False,
+    score_threshold: Annotated[float, typer.Option(help="Boxes below this score are left out.")] = 0.05,
+    flip: Annotated[bool, typer.Option(help="Also look at the mirror image.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Find abnormalities on radiographs: boxes in pixels of the original files."""
+    from cxr.detector import prediction  # torch takes seconds to load, so only where it is used
+
+    detector = prediction.load_detector(checkpoint, device=device)
+    named, _ = prediction.image_files(files)
+    detections, failures = prediction.predict_files(
+        detector, files, score_threshold=score_threshold, flip=flip, progress=progress_printer("images")
+    )
+    count = predictions.write_predictions(
+        detections, failures, named, out, classes=detector.spec.classes, pictures=pictures
+    )
+    _say(f"{len(detections)} boxes on {count} images, {len(failures)} files failed; {out}")
+    if count == 0:
+        raise DataError(f"none of the {len(failures)} files could be read")
+
+
+@app.command("score")
+def score_submission(
+    submission_file: Annotated[Path, typer.Argument(metavar="SUBMISSION.csv", help="Competition format.")],
+    truth_file: Annotated[Path, typer.Argument(metavar="TRUTH.csv", help="Columns of train.csv.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    classes_from: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Data folder whose classes.csv holds; default VinBigData's."),
+    ] = None,
+) -> None:
+    """Score a submission by PASCAL VOC mAP at IoU > 0.4."""
+    classes = annotations.read_classes(classes_from or truth_file.parent)
+    truth = annotations.read_annotations(truth_file, classes=classes)
+    if truth.groupby(schema.IMAGE_ID)[schema.RAD_ID].nunique().max() > 1:
+        truth = annotations.fuse_readers(truth, classes=classes)
+        print(f"cxr: {truth_file}: several readers an image, fused by weighted boxes fusion", file=sys.stderr)
+    detections = submission.parse(submission_file, classes=classes)
+    _compare_images(set(detections[schema.IMAGE_ID]), set(truth[schema.IMAGE_ID]), submission_file)
+    card = metrics.scorecard(detections, truth, classes=classes)
+    print(json.dumps(card.as_dict(), indent=2) if as_json else card.text())
+
+
+def _compare_images(answered: set[str], asked: set[str], path: Path) -> None:
+    """Say on standard error which images a submission leaves out or adds; the score cannot."""
+    if missing := sorted(asked - answered):
+        text = f"{len(missing)} of {len(asked)} images of the truth have no row, {missing[0]} first"
+        print(f"cxr: {path}: {text}; they count as unanswered", file=sys.stderr)
+    if extra := sorted(answered - asked):
+        text = f"{len(extra)} images are not in the truth, {extra[0]} first"
+        print(f"cxr: {path}: {text}; they are left out", file=sys.stderr)
+
+
+@app.command("kaggle")
+def write_kaggle_kernel(
+    parameter_file: ParameterFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    overrides: Overrides = None,
+    user: Annotated[str, typer.Option(help="Kaggle user; default: the one the Kaggle client knows.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the kernel.")] = "CXR abnormality detector",
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="OWNER/SLUG", help="Data set to mount.")
+    ] = None,
+) -> None:
+    """Write a kernel folder that pushes as it is and runs with the internet off."""
+    values = chain.load_parameters(parameter_file, overrides or [])
+    path = kaggle.write_kernel(values, out, user=user, title=title, datasets=dataset or [])
+    _say(f"{path}; push it with `kaggle kernels push -p {out}`")
+    if kaggle.NO_USER in path.read_text(encoding="utf-8"):
+        _say(f"set your name for {kaggle.NO_USER} in it first, or give --user")
+
+
+@app.command("export")
+def export_images(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
+    format: Annotated[str, typer.Option(help="png, coco or yolo.")],
+) -> None:
+    """Write a run's images and boxes for other tools."""
+    classes = annotations.read_classes(chain.data_dir_of(run_dir))
+    count = export.export_run(
+        run_dir, out, format=format, classes=classes, progress=progress_printer("images")
+    )
+    _say(f"{count} images in {out}")
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    """Turn SIGTERM into an exception, so that locks are let go and temporary files go away."""
+    raise SystemExit(128 + signal_number)
+
+
+def main() -> None:
+    """Entry point; turns named errors into one line and an exit status."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
+    logging.getLogger("cxr").setLevel(logging.DEBUG if debug else logging.INFO)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(args=arguments)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
+        _fail("interrupted; what is finished stays, the same command goes on from there", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, CxrError):
+            _fail(f"{type(error).__name__}: {error}", error.exit_code)
+        if isinstance(error, _PATH_ERRORS):
+            _fail(f"{error.filename}: {error.strerror}; give another path", 2)
+        if isinstance(error, OSError):
+            _fail(str(error), 1)
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"cxr: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Fuse the readers and make the folds
+#
+# Several readers drew boxes on each image. A detector learns better from one set of boxes, so boxes
+# of the same finding are fused into one that remembers how many readers drew it. Then the images are
+# dealt out to folds, so that no image is ever both learnt from and judged on.
+#
+# - **Reads** `01_eda/train_full_dataset.csv`; where they are there `02_preprocess/images/` (to keep
+#   images with identical pixels together, and for pictures)
+# - **Writes** `04_split/consensus.csv`, `04_split/folds.csv`, `04_split/train.csv`,
+#   `04_split/val.csv`
+# - **Time** demo (CPU) under 1 minute; full data set about 1 minute; no GPU
+
+# %%
+from IPython.display import Markdown
+
+from cxr import annotations as ann
+from cxr import plots, schema
+from cxr.rundir import RunDir, locate
+from cxr.splits import fold_counts, make_folds, split_fold
+from cxr.store import ImageStore
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+run_dir: str = "outputs/demo"  # folder of the run
+data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
+seed: int = 0  # for the lots of the folds
+fusion_method: str = "wbf"  # wbf, nms, soft-nms, union or agreement (at least two readers)
+fusion_iou_threshold: float = 0.4  # boxes that overlap more than this are one finding
+folds: int = 5  # number of folds
+val_fold: int = 0  # fold that goes into val.csv
+example_images: int = 6  # images shown before and after fusion
+
+# %% [markdown]
+# What follows from the parameters. Images that could not be read are left out from here on: nobody
+# can learn from them.
+
+# %%
+run = RunDir(run_dir, "04_split")
+classes = ann.read_classes(locate(data_dir))
+annotations = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
+store = ImageStore(run.input(schema.IMAGES_DIR)) if run.has(schema.IMAGES_DIR) else None
+if store is not None:
+    annotations = annotations[annotations.image_id.isin(store.ids_of("train"))]
+Markdown(
+    f"{annotations.image_id.nunique():,} images."
+    + ("" if store else " **No image store: pictures and the check for identical images are left out.**")
+)
+
+# %% [markdown]
+# ## Fusing
+#
+# Look at how many boxes are left. Boxes of one class that overlap enough become their mean; a box
+# nobody shares stays as it is.
+
+# %%
+consensus = ann.fuse_readers(
+    annotations, iou_threshold=fusion_iou_threshold, method=fusion_method, classes=classes
+)
+run.write_csv(consensus, schema.CONSENSUS_CSV)
+fused = consensus[consensus.class_id != classes.normal_id]
+Markdown(f"{int(annotations.x_min.notna().sum()):,} boxes of the readers became {len(fused):,}.")
+
+# %% [markdown]
+# How many readers stand behind a fused box? Look at the share of boxes that only one reader drew.
+
+# %%
+by_readers = fused.groupby("n_readers").size().rename("fused boxes").to_frame()
+by_readers["share"] = (by_readers["fused boxes"] / max(len(fused), 1)).round(3)
+by_readers
+
+# %% [markdown]
+# A box with one reader is not wrong, only less certain: the detector may weigh it by `agreement`, the
+# share of the image's readers who drew it. If nearly all boxes have one reader, the threshold is too
+# strict for these readers.
+#
+# ## Before and after
+#
+# Each pair shows one image, the readers' boxes on the left and the fused ones on the right with the
+# number of readers. Look for two boxes on the right that mean the same thing: these are readers who
+# used different names.
+
+# %%
+shared = fused.groupby("image_id").n_readers.max().sort_values(ascending=False, kind="stable").index
+step = max(1, len(shared) // max(example_images, 1))
+panels = []
+for image_id in shared[::step][:example_images] if store is not None else []:
+    pixels, size = store[image_id], store.original_size(image_id)
+    rows, boxes = (table[table.image_id == image_id] for table in (annotations, fused))
+    before = plots.reader_marks(rows, size, pixels.shape, classes=classes)
+    after = plots.class_marks(boxes, size, pixels.shape, classes=classes, note="n_readers")
+    panels += [plots.Panel(pixels, f"{image_id[:12]}: readers", before), plots.Panel(pixels, "fused", after)]
+run.figure(
+    plots.gallery(panels, columns=4, cell=3.3, empty="No image store: nothing to draw the boxes on."),
+    "01_fusion",
+    "Readers' boxes (left of each pair) and fused boxes with their number of readers (right).",
+)
+
+# %% [markdown]
+# ## Folds
+#
+# Images, not rows, are dealt out, and images with the same pixels go together: otherwise a copy of a
+# judged image would be learnt from. Rare classes are dealt first, so that every fold gets its share.
+# Look for strong colours: they mark a class that is uneven over the folds.
+
+# %%
+same = store.index.set_index("image_id")["sha256"] if store is not None else None
+table = make_folds(annotations, folds=folds, seed=seed, groups=same, classes=classes)
+run.write_csv(table, schema.FOLDS_CSV)
+run.figure(
+    plots.fold_balance(annotations, table, classes=classes),
+    "02_folds",
+    "Images of each class in each fold; colours mark the distance from an even share.",
+)
+
+# %% [markdown]
+# Only a class with few images can be far off. If a judged fold has none of a class, the score of that
+# class is undefined there, and the mean leaves it out. The same counts as a table:
+
+# %%
+fold_counts(annotations, table, classes=classes)
+
+# %% [markdown]
+# ## Training and validation tables
+#
+# `train.csv` and `val.csv` are the fused boxes of the images outside and inside `val_fold`, for other
+# tools and for a first look. The notebooks use the folds themselves.
+
+# %%
+train, val = split_fold(consensus, table, val_fold)
+run.write_csv(train, schema.TRAIN_CSV)
+run.write_csv(val, schema.VAL_CSV)
+Markdown(f"{train.image_id.nunique():,} images to learn from, {val.image_id.nunique():,} to judge on.")
+
+# %% [markdown]
+# ## Summary
+#
+# One set of boxes, each with its number of readers; folds by image, balanced over the findings. From
+# here on an image is judged only by a model that has learnt from the other folds.
+#
+# **Next:** notebook 05 trains normal against abnormal, notebook 06 the detector.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("fused boxes", len(fused))
+print("images in folds", table.fold.value_counts().sort_index().tolist())
+print("in both tables", len(set(train.image_id) & set(val.image_id)))

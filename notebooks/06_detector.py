@@ -1,0 +1,256 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train the detector
+#
+# A Faster R-CNN learns to draw the fused boxes. It first proposes places that might hold something,
+# then says for each place which finding it is and moves the edges to fit. The same code trains the
+# light network of the demo on a CPU and a ResNet-50 on several GPUs; only parameters differ.
+#
+# For each fold of `train_folds` one detector learns from the images of all other folds. What it finds
+# in its own fold is out of fold: it has never seen those images.
+#
+# - **Reads** `02_preprocess/images/`, `04_split/consensus.csv`, `04_split/folds.csv`; where readers
+#   are learnt from one by one also `01_eda/train_full_dataset.csv`
+# - **Writes** `06_detector/checkpoints/` (one folder a fold with `best.ckpt` and `last.ckpt`),
+#   `06_detector/metrics.csv`
+# - **Time** demo (CPU) about 4 minutes; full data set several hours a fold on one GPU
+#
+# Interrupted? The next call goes on from `last.ckpt`. A fold that is finished with the same data and
+# the same parameters is kept as it is.
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from cxr import annotations as ann
+from cxr import plots, schema
+from cxr.detector import folds as by_fold
+from cxr.detector.augment import Augmentation, mirror_labels
+from cxr.detector.prediction import load_detector
+from cxr.detector.preview import augmented_views, box_shapes
+from cxr.rundir import RunDir, locate
+from cxr.store import ImageStore
+
+# %% [markdown]
+# ## Parameters
+#
+# A zero, an empty text or an empty list lets the code choose.
+
+# %% tags=["parameters"]
+run_dir: str = "outputs/demo"  # folder of the run
+data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
+seed: int = 0  # for weights, order and augmentation
+train_folds: list[int] = [0]  # folds to hold out, one detector each
+architecture_name: str = "light"  # light, mobilenet_v3_large_fpn, resnet50_fpn_v2 and its siblings
+weights: str = ""  # empty for random, "torchvision" for its COCO weights, or a file
+weights_sha256: str = ""  # expected hash of that file
+detector_image_size: int = 320  # px, longer side the network sees
+label_mode: str = "fused"  # fused, every_reader or agreement (boxes weigh as much as readers agree)
+readers: list[str] = []  # learn only from these readers, empty for all
+epochs: int = 6  # passes
+max_minutes: float = 0.0  # min, end training after this, 0 for no limit
+images_per_epoch: int = 480  # images shown in a pass, 0 for about all that have boxes
+negative_fraction: float = 0.15  # share of images without boxes, below 0 as in the data
+class_balance: float = 0.5  # 0 none, 0.5 shows images with rare findings more often
+batch_size: int = 4  # images a step and device
+accumulate: int = 1  # batches an optimiser step
+optimizer: str = "adamw"  # adamw or sgd
+learning_rate: float = 0.0  # largest of the schedule, 0 for a rule by network and batch size
+schedule: str = "onecycle"  # onecycle, cosine or constant
+warmup_steps: int = 500  # optimiser steps of the rise, for cosine and constant
+weight_decay: float = 0.01  # of weights, not of biases and normalisation
+clip_norm: float = 5.0  # largest norm of the gradient, 0 for no clipping
+batch_norm: str = "auto"  # trained, frozen, or auto: frozen for small batches with given weights
+ema_decay: float = 0.998  # of the averaged weights that are kept, 0 for none
+hflip: float = 0.5  # probability of a mirror image
+flip_bound: list[str] = []  # names of findings bound to a side: images with one are not mirrored
+scale: list[float] = [0.85, 1.2]  # smallest and largest zoom
+shift: float = 0.06  # largest, share of the side
+rotate_deg: float = 0.0  # degrees, largest rotation
+brightness: float = 0.1  # largest change, share of full white
+contrast: float = 0.2  # largest relative change
+gamma: float = 0.2  # exponents from 1 / (1 + gamma) to 1 + gamma
+noise: float = 0.02  # largest deviation, share of full white
+multi_scale: list[float] = [1.0]  # factors of the image size, one drawn a batch
+validate_every: int = 1  # epochs between two validations
+patience: int = 0  # stop after so many validations without a better one, 0 for never
+precision: str = "auto"  # auto is bf16 on CUDA, float32 elsewhere
+channels_last: bool = False  # memory layout, pays on CUDA
+compile_backbone: bool = False  # torch.compile, pays on CUDA in long trainings
+num_workers: int = 0  # loading processes
+num_nodes: int = 1  # machines, when torchrun starts the training
+
+# %% [markdown]
+# What follows from the parameters: the boxes to learn, and the images of the first detector. Every
+# number below is about images that it may learn from.
+
+# %%
+run = RunDir(run_dir, "06_detector")
+classes = ann.read_classes(locate(data_dir))
+store = ImageStore(run.input(schema.IMAGES_DIR))
+folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+if label_mode == "every_reader" or readers:
+    targets = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
+else:
+    targets = pd.read_csv(run.input(schema.CONSENSUS_CSV), dtype={"image_id": str})
+train_ids = folds.image_id[(folds.fold != train_folds[0]) & folds.image_id.isin(store.ids)].tolist()
+Markdown(f"{len(train_folds)} detector(s) to train; {len(train_ids):,} images for the first to learn from.")
+
+# %% [markdown]
+# ## What the network will see
+#
+# The first image of each row is as it is stored, the others are what augmentation makes of it in the
+# next passes. Look whether the boxes moved along with the image, and whether any picture is no longer
+# a plausible chest.
+
+# %%
+exposure = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
+geometry = {"hflip": hflip, "scale": scale, "shift": shift, "rotate_deg": rotate_deg}
+augmentation = Augmentation(**geometry, **exposure, flip_labels=mirror_labels(classes))
+with_boxes = targets[targets.image_id.isin(train_ids) & targets.x_min.notna()].image_id.drop_duplicates()
+look = {"image_size": detector_image_size, "classes": classes}
+panels = []
+for image_id in with_boxes.sample(min(2, len(with_boxes)), random_state=seed):
+    views = augmented_views(store, targets, image_id, views=4, augmentation=augmentation, seed=seed, **look)
+    for number, (pixels, boxes) in enumerate(views):
+        marks = plots.class_marks(boxes, pixels.shape, pixels.shape, classes=classes)
+        panels.append(
+            plots.Panel(pixels, f"{image_id[:12]}, pass {number}" if number else image_id[:12], marks)
+        )
+
+# %% [markdown]
+# The pass and the place of an image decide what augmentation it gets, so a run can be repeated
+# exactly.
+
+# %%
+run.figure(
+    plots.gallery(panels, columns=4, empty="No training image has a box."),
+    "01_augmentation",
+    "Training images as stored (first of each row) and as augmentation shows them, with the boxes to find.",
+)
+
+# %% [markdown]
+# A mirrored chest has its heart on the wrong side, yet flipping helps: most findings occur on both
+# sides, and classes whose names differ by left and right swap their labels. Rotation and cropping are
+# mild, because patients stand in front of the detector the same way.
+#
+# ## Training
+#
+# Look at the validation score in the lines that come by, and at the time left.
+
+# %%
+network = {"architecture_name": architecture_name, "image_size": detector_image_size, "weights": weights,
+           "weights_sha256": weights_sha256, "batch_norm": batch_norm}  # fmt: skip
+if weights not in ("", "torchvision"):
+    network["weights"] = str(locate(weights))
+labels = {"label_mode": label_mode, "readers": readers}
+sampling = {"images_per_epoch": images_per_epoch, "negative_fraction": negative_fraction,
+            "class_balance": class_balance, "batch_size": batch_size, "accumulate": accumulate}  # fmt: skip
+changes = {**geometry, **exposure, "multi_scale": multi_scale, "flip_bound": flip_bound}
+
+# %% [markdown]
+# What is learnt, and from what. Then how: the steps, their length, and the machine.
+
+# %%
+steps = {"optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
+         "warmup_steps": warmup_steps, "weight_decay": weight_decay, "clip_norm": clip_norm,
+         "ema_decay": ema_decay}  # fmt: skip
+length = {
+    "epochs": epochs,
+    "max_minutes": max_minutes,
+    "validate_every": validate_every,
+    "patience": patience,
+}
+machine = {"precision": precision, "channels_last": channels_last, "compile_backbone": compile_backbone,
+           "num_workers": num_workers, "num_nodes": num_nodes, "seed": seed}  # fmt: skip
+recipe = {**network, **labels, **sampling, **changes, **steps, **length, **machine}
+
+# %% [markdown]
+# `best.ckpt` is replaced whenever the validation score has risen, `last.ckpt` after each pass.
+
+# %%
+checkpoints = run.output(schema.CHECKPOINTS_DIR)
+metrics = by_fold.train_folds(
+    store, targets, folds, checkpoints,
+    classes=classes, train_folds=train_folds, recipe=recipe, progress=run.progress("steps"),
+)  # fmt: skip
+run.write_csv(metrics, schema.DETECTOR_METRICS_CSV)
+best = metrics.loc[metrics.groupby("fold").val_map.idxmax().dropna()]
+best[["fold", "epoch", "val_map", "seconds"]].round(4)
+
+# %% [markdown]
+# One row a fold: its best pass, the score there, and the seconds from the start of training to it.
+#
+# ## How it went
+#
+# Left, the four parts of the loss: is there anything in this place (objectness), where are its edges
+# (proposal boxes), which finding is it (class), and the edges once more (boxes). Right, the score on
+# the validation fold. With several folds both are means. Look whether the right curve still rises at
+# its end.
+
+# %%
+losses = {"loss_objectness": "objectness", "loss_rpn_box_reg": "proposal boxes", "loss_classifier": "class",
+          "loss_box_reg": "boxes"}  # fmt: skip
+scores = {"val_map": "mAP over the findings"}
+run.figure(
+    plots.training_curves(metrics, losses=losses, scores=scores, best="val_map"),
+    "02_curves",
+    "Parts of the training loss, and the validation score of each epoch; the star is the best one.",
+)
+
+# %% [markdown]
+# Still rising: train longer. Falling while the loss falls: the network learns the training images by
+# heart, so more augmentation or fewer epochs. `best.ckpt` is a fold's best epoch, with averaged
+# weights, and is what the next notebooks use. Its score is a little flattering, because it was chosen
+# by it.
+#
+# The last rows in numbers; look at `seconds`, from the start of training, for what one more epoch
+# costs.
+
+# %%
+metrics.tail(4).round(4)
+
+# %% [markdown]
+# ## Anchors
+#
+# The search starts from boxes of fixed sizes and shapes, the anchors, fitted to the training boxes.
+# Look for boxes far from any cross.
+
+# %%
+trained = by_fold.best_checkpoints(checkpoints)
+spec = load_detector(trained[train_folds[0]], device="cpu").spec
+shapes = box_shapes(store, targets, train_ids, **look)
+sizes = [size for level in spec.anchor_sizes for size in level]
+run.figure(
+    plots.anchor_fit(shapes.side_px, shapes.ratio, sizes=sizes, aspects=spec.aspect_ratios),
+    "03_anchors",
+    "Size and shape of the training boxes in network pixels, and the anchors the search starts from.",
+)
+
+# %% [markdown]
+# Very small boxes have no anchor of their size, because the finest grid is too coarse for them: a
+# larger `detector_image_size` is the cure, at the price of time.
+#
+# ## Summary
+#
+# For each fold `best.ckpt` and `last.ckpt` with their hashes, and a row of measurements for each
+# epoch.
+#
+# **Next:** notebook 07 looks at what the detector finds in the validation fold.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("detectors", ", ".join(f"fold{fold}" for fold in trained))
+print("images to learn from", len(train_ids))
+print("classes", len(spec.class_names))

@@ -1,0 +1,259 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Write the submission
+#
+# The test images go through the detector and the gate that notebook 07 chose, and come out as two
+# files: one in the competition's format, one that a person can read. Where the truth of the test
+# images is known (in a study, or on the phantom), the score is printed at the end.
+#
+# - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `02_preprocess/failures.csv`,
+#   `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`; where they are there
+#   `sample_submission.csv`, `test_truth.csv`
+# - **Writes** `08_submission/test_predictions.csv`, `08_submission/test_predictions_reformatted.csv`,
+#   `08_submission/kernel/`, and with a truth `08_submission/score.json`
+# - **Time** demo (CPU) under 1 minute; full data set about 10 minutes on one GPU
+
+# %%
+import json
+
+import pandas as pd
+from IPython.display import Markdown
+
+from cxr import annotations as ann
+from cxr import chain, kaggle, metrics, plots, schema, submission
+from cxr.detector.folds import best_checkpoints
+from cxr.detector.prediction import load_detector, predict_store
+from cxr.rundir import RunDir, locate
+from cxr.store import ImageStore
+
+# %% [markdown]
+# ## Parameters
+#
+# The gate is notebook 07's choice unless `gate_mode` names another.
+
+# %% tags=["parameters"]
+run_dir: str = "outputs/demo"  # folder of the run
+data_dir: str = "data/demo"  # folder with sample_submission.csv and, in a study, test_truth.csv
+seed: int = 0  # for resampling
+checkpoints: list[str] = []  # detectors to fuse, empty for those of notebook 06
+predict_batch_size: int = 8  # images a step
+score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
+max_boxes: int = 300  # most boxes an image
+tta_flip: bool = True  # also look at the mirror image
+tta_scales: list[float] = [1.0]  # also look at other sizes
+fusion_iou: float = 0.55  # boxes of several looks that overlap more than this are one
+gate_mode: str = "auto"  # auto takes notebook 07's choice; soft, filter or none
+gate_power: float = 1.0  # soft: power of p(abnormal) that scales the boxes
+gate_low: float = 0.1  # filter: below this an image is called normal
+gate_high: float = 0.9  # filter: from this on an image gets no normal line
+gate_rerank: float = 0.0  # power of the finding's own probability that scales its boxes
+iou_threshold: float = 0.4  # a box hits when it overlaps the truth by more than this
+resamples: int = 500  # bootstrap resamples for intervals
+gallery_images: int = 8  # images in each gallery
+
+# %% [markdown]
+# What follows from the parameters: the images to answer for. Each image of the sample submission
+# needs an answer, an unreadable one too.
+
+# %%
+run = RunDir(run_dir, "08_submission")
+data = locate(data_dir)
+classes = ann.read_classes(data)
+store = ImageStore(run.input(schema.IMAGES_DIR))
+sample = data / "sample_submission.csv"
+test_ids = store.ids_of("test")
+failures = pd.read_csv(run.input(schema.FAILURES_CSV), dtype=str)
+unread = failures.image_id[failures.split == "test"].tolist()
+image_ids = submission.sample_ids(sample) if sample.is_file() else sorted({*test_ids, *unread})
+Markdown(f"{len(image_ids):,} images to answer for, {len(test_ids):,} of them readable.")
+
+# %% [markdown]
+# ## Predictions
+#
+# Every detector looks at every test image; where there are several, boxes that overlap are fused into
+# one. Look at the number of boxes.
+
+# %%
+trained = best_checkpoints(run.input(schema.CHECKPOINTS_DIR))
+files = [locate(path) for path in checkpoints] or list(trained.values())
+looks = {"flip": tta_flip, "scales": tuple(tta_scales), "fusion_iou": fusion_iou}
+found = predict_store(
+    [load_detector(path) for path in files], store, [i for i in image_ids if i in store],
+    batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
+    progress=run.progress("images"),
+)  # fmt: skip
+Markdown(f"{len(found):,} boxes from {len(files)} detector(s).")
+
+# %% [markdown]
+# Weak boxes are kept: they cost nothing, and sometimes hit.
+#
+# ## The gate
+#
+# Each image gets a normal line with the score 1 - p(abnormal), graded, never simply 0 or 1. An image
+# that could not be read still needs an answer: it gets the mean probability and no boxes.
+
+# %%
+answers = pd.read_csv(run.input(schema.CLASSIFIER_TEST_CSV), dtype={"image_id": str}).set_index("image_id")
+answers = answers.reindex(image_ids).fillna(answers.mean()).fillna(0.5).reset_index()
+p_abnormal, p_findings = answers[["image_id", "p_abnormal"]], answers.drop(columns="p_abnormal")
+evaluation = json.loads(run.input(schema.EVALUATION_JSON).read_text())
+chosen = submission.Gate(gate_mode, gate_power, gate_low, gate_high, gate_rerank)
+if gate_mode == "auto":
+    names = ("mode", "power", "low", "high", "rerank")
+    chosen = submission.Gate(**{name: evaluation[f"gate_{name}"] for name in names})
+gated = submission.apply_gate(chosen, found, p_abnormal, p_findings=p_findings, classes=classes)
+Markdown(f"Gate: **{chosen.describe()}**{', chosen in notebook 07' if gate_mode == 'auto' else ''}.")
+
+# %% [markdown]
+# The gate was chosen on validation images by mAP. Choosing it here, by the score of the test images,
+# would be looking up the answers.
+#
+# ## Both files
+#
+# Look at the second table: one row a box, in pixels of the original image, the normal class with its
+# one-pixel box.
+
+# %%
+path = run.output(schema.SUBMISSION_CSV)
+submission.write(gated, image_ids, path, classes=classes)
+table = submission.reformat(gated, image_ids, classes=classes)
+submission.write_table(table, run.output(schema.SUBMISSION_TABLE_CSV))
+table.sort_values("score", ascending=False).head(8)
+
+# %% [markdown]
+# Every image has a row, normal ones too. Now the competition's file is read back.
+
+# %%
+if sample.is_file():
+    parsed = submission.check(path, sample, classes=classes)
+else:
+    parsed = submission.parse(path, classes=classes)
+against = (
+    "the images of the sample submission" if sample.is_file() else "no sample submission to compare with"
+)
+Markdown(f"Read back: {parsed.image_id.nunique():,} images, {len(parsed):,} predictions; {against}.")
+
+# %% [markdown]
+# It is the parser that `cxr score` uses, and the sample that the competition gives: the same images,
+# each once. A submission that fails here would fail there.
+#
+# ## What it looks like
+#
+# Boxes above the threshold for people (notebook 07), the images most likely abnormal first. Look for
+# boxes where nobody could put one.
+
+# %%
+threshold = evaluation["display_threshold"]
+visible = found[found.score >= threshold]
+order = p_abnormal[p_abnormal.image_id.isin(test_ids)].sort_values("p_abnormal", ascending=False)
+panels = []
+for row in order.head(gallery_images).itertuples():
+    pixels, size = store[row.image_id], store.original_size(row.image_id)
+    boxes = visible[visible.image_id == row.image_id].nlargest(8, "score")
+    marks = plots.class_marks(boxes, size, pixels.shape, classes=classes)
+    panels.append(plots.Panel(pixels, f"{row.image_id[:16]}\np(abnormal) = {row.p_abnormal:.2f}", marks))
+run.figure(
+    plots.gallery(panels, empty="No test image."),
+    "01_predictions",
+    "Test images most likely abnormal, with the boxes above the threshold for people.",
+)
+
+# %% [markdown]
+# Several boxes of different names on one place are the detector's way of saying that it sees
+# something and is not sure what. The metric allows it; a person should be shown the best of them.
+#
+# ## For Kaggle
+#
+# A folder that can be pushed as it is: one notebook that carries the package and the parameters of
+# this run, and its metadata, with the internet off. A headless run leaves its parameters in the run's
+# folder; without them there is nothing to pack.
+
+# %%
+parameters = run.root / chain.PARAMETERS
+if parameters.is_file():
+    kaggle.write_kernel(chain.load_parameters(parameters), run.output(schema.KERNEL_DIR))
+packed = sorted(path.name for path in (run.root / schema.KERNEL_DIR).glob("*"))
+Markdown(f"In `{schema.KERNEL_DIR}/`: {', '.join(packed)}." if packed else "No parameter file: left out.")
+
+# %% [markdown]
+# `cxr kaggle` writes the same folder from any parameter file, with your own name and title.
+#
+# ## The score
+#
+# Only where `test_truth.csv` is there. Look at the intervals before comparing with another run, and
+# at the floor: what calling every image normal would get.
+
+# %%
+scored = (data / "test_truth.csv").is_file()
+if scored:
+    truth = ann.read_annotations(data / "test_truth.csv", classes=classes)
+    if truth.groupby("image_id").rad_id.nunique().max() > 1:
+        truth = ann.fuse_readers(truth, classes=classes)
+    common = {"classes": classes, "iou_threshold": iou_threshold, "image_ids": image_ids}
+    card = metrics.scorecard(parsed, truth, **common, resamples=resamples, seed=seed)
+print(card.text() if scored else "No test_truth.csv: nothing to score here.")
+
+# %% [markdown]
+# The table is read as in notebook 07. Next, three numbers to compare: with the gate, without it, and
+# without any model at all.
+
+# %%
+bars = []
+if scored:
+    plain = submission.gate(found, p_abnormal, mode="none", classes=classes)
+    normal = submission.all_normal(image_ids, classes=classes)
+    without = metrics.scorecard(plain, truth, **common).totals
+    floor = metrics.scorecard(normal, truth, **common).totals
+    extra = {"map_without_gate": without["map"], "map_all_normal": floor["map"]}
+    run.write_json(card.as_dict() | extra, schema.SCORE_JSON)
+    named = {"this submission": card.totals, "without the gate": without, "every image normal": floor}
+    bars = [
+        {"name": n, "value": t["map"], "low": t["map_low"], "high": t["map_high"]} for n, t in named.items()
+    ]
+comparison = pd.DataFrame(bars, columns=["name", "value", "low", "high"])
+
+# %% [markdown]
+# Look where the lower end of the first line lies against the other two dots.
+
+# %%
+run.figure(
+    plots.scores_with_intervals(comparison, title="Score on the test images", label="mAP over all classes"),
+    "02_score",
+    "Score of the submission with its 95 % interval, without the gate, and for calling every image normal.",
+)
+
+# %% [markdown]
+# The mean over all classes counts the normal class as one of them, so the gate moves it most. The
+# mean over the findings says how good the boxes are.
+#
+# ## Summary
+#
+# The submission, its readable twin, the kernel folder, and, with a truth, the score. `cxr score`
+# gives the same numbers for any submission file. This is the number that counts:
+
+# %%
+if scored:
+    total = card.totals
+    print(f"mAP@{iou_threshold:g} on the test images, over all classes: {total['map']:.4f}")
+    print(f"95 % interval: {total['map_low']:.4f} to {total['map_high']:.4f}")
+    print(f"over the findings: {total['map_findings']:.4f}")
+
+# %% [markdown]
+# **Next:** look at the report (`report.html` in the run's folder), change a parameter, and run again
+# under another `run_dir`.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("images answered for", parsed.image_id.nunique())
+print("files", ", ".join(sorted(p.name for p in run.folder.glob("*.csv"))))

@@ -1,0 +1,156 @@
+"""The plan of the house: imports point down the floors, and each library has one owner."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxr import chain, params, schema
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cxr"
+
+FLOORS = [
+    {"schema", "errors"},
+    {"boxes", "dicom", "store", "params", "rundir"},
+    {"annotations", "splits", "features", "metrics", "phantom"},
+    {"preprocess", "survey"},
+    {"classifier", "detector"},
+    {"submission", "plots", "export", "predictions"},
+    {"manifest", "chain", "report", "kaggle", "cli", "__main__"},
+]
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+OWNERS = {
+    "pydicom": {"dicom", "phantom"},
+    "h5py": {"store"},
+    "xgboost": {"classifier"},
+    "papermill": {"chain"},
+    "jupytext": {"chain", "kaggle"},
+    "matplotlib": {"plots"},
+    "seaborn": {"plots"},
+    "torch": {"detector"},
+    "torchvision": {"detector"},
+    "pytorch_lightning": {"detector"},
+    "numba": {"boxes", "metrics"},
+    "typer": {"cli"},
+    "jinja2": {"report"},
+}
+
+
+def room_of(path: Path) -> str:
+    """The module or package directly below `cxr` that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names that a file's import statements name; `from a import b` gives both."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in modules()} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path):
+    own = room_of(path)
+    rooms = {name.split(".")[1] for name in imported_names(path) if name.startswith("cxr.")}
+    for room in (rooms & set(FLOOR_OF)) - {own}:
+        assert FLOOR_OF[room] <= FLOOR_OF[own], f"{own} imports {room} from a floor above"
+
+
+def test_no_circles():
+    edges = {room: set() for room in FLOOR_OF}
+    for path in modules():
+        own = room_of(path)
+        edges[own] |= {n.split(".")[1] for n in imported_names(path) if n.startswith("cxr.")} & set(FLOOR_OF)
+        edges[own].discard(own)
+    while edges:
+        free = {room for room, needs in edges.items() if not needs & set(edges)}
+        assert free, f"a circle among {sorted(edges)}"
+        edges = {room: needs for room, needs in edges.items() if room not in free}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_one_owner_a_library(path: Path):
+    libraries = {name.split(".")[0] for name in imported_names(path)}
+    for library in libraries & set(OWNERS):
+        assert room_of(path) in OWNERS[library], f"{library} belongs to {OWNERS[library]}"
+
+
+def test_importing_loads_no_torch():
+    light = [room for room in FLOOR_OF if room not in ("detector", "cli", "__main__")]
+    code = f"import sys; from cxr import {', '.join(light)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- notebooks and parameter files -------------------------------------------------------------------
+
+NOTEBOOKS = chain.read_notebooks()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.name)
+def test_notebook_reads_only_earlier_ones(notebook: chain.Notebook):
+    assert all(artefact < notebook.name for artefact in notebook.reads)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda p: p.name)
+def test_parameter_file_holds(path: Path):
+    declared = params.merge_declared(notebook.parameters for notebook in NOTEBOOKS)
+    params.compose(params.read_file(path), [], declared, where=path.name)
+
+
+def test_demo_sets_what_the_notebooks_default_to():
+    declared = params.merge_declared(notebook.parameters for notebook in NOTEBOOKS)
+    composed = params.compose(
+        params.read_file(ROOT / "params" / "demo.yaml"), [], declared, where="demo.yaml"
+    )
+    assert composed == {name: one.default for name, one in declared.items()}
+
+
+def test_artefacts_lie_in_the_folders_of_notebooks():
+    names = {n.name for n in NOTEBOOKS}
+    artefacts = [v for v in vars(schema).values() if isinstance(v, str) and re.match(r"\d\d_\w+/", v)]
+    assert {a.split("/")[0] for a in artefacts} <= names
+
+
+# -- packaging ---------------------------------------------------------------------------------------
+
+
+def requirement_name(text: str) -> str:
+    return re.split(r"[<>=!~;\[ ]", text, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_environment_yml_equals_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{project['requires-python']}", "pip"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["lab"]
+    assert pip == {"pip": [*wanted, "-e ."]}
+
+
+def test_nothing_heavy_is_missing_from_the_dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {requirement_name(text) for text in project["dependencies"]}
+    assert {"torch", "torchvision", "pytorch-lightning", "pydicom", "papermill", "jupytext"} <= named
+    assert "lightning" not in named

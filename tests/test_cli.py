@@ -1,0 +1,159 @@
+"""The command's manners: one clear line for each bad input, and exit statuses that tell which kind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Call the command in this process; gives status, standard output and standard error."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
+        monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_help_lists_every_command(cxr):
+    status, out, _ = cxr("--help")
+    assert status == 0
+    for command in ("phantom", "run", "preprocess", "train", "predict", "score", "kaggle", "export"):
+        assert command in out
+        assert cxr(command, "--help")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "missing.yaml"], "DataError: missing.yaml: no such parameter file"),
+        (
+            ["run", "{demo}", "-p", "epoch=3"],
+            "-p: no notebook declares a parameter 'epoch'; the nearest is epochs",
+        ),
+        (["run", "{demo}", "-p", "epochs=many"], "-p epochs: expected int, got str 'many'"),
+        (["run", "{demo}", "-p", "data_dir=nowhere"], "nowhere: no such folder; `cxr phantom DIR` makes"),
+        (["run", "{demo}", "--from", "9"], "no notebook '9'; there are 01_eda, 02_preprocess"),
+        (["train", "{demo}", "-p", "data_dir=data"], "notebook 02_preprocess writes it"),
+        (["preprocess", "nowhere", "out"], "nowhere: no such folder"),
+        (["phantom", "made", "--size", "10"], "ParameterError"),
+        (["score", "no.csv", "truth.csv"], "truth.csv"),
+        (["predict", "no.ckpt", "x.dcm", "--out", "found"], "no.ckpt"),
+        (["export", "nowhere", "out", "--format", "png"], "nowhere: no run"),
+        (["kaggle", "{demo}", "kernel", "--title", "abc"], "at least 5 characters"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], message: str, cxr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    demo = ROOT / "params" / "demo.yaml"
+    status, _, err = cxr(*[a.format(demo=demo) for a in arguments])
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+    assert {p.name for p in tmp_path.iterdir()} <= {"data", "outputs"}, "nothing half-written"
+
+
+def test_wrong_usage_is_status_2(cxr):
+    status, _, err = cxr("run")
+    assert status == 2
+    assert "Missing argument" in err
+
+
+def test_debug_shows_where(cxr):
+    assert "Traceback" in cxr("run", "missing.yaml", "--debug")[2]
+
+
+def test_score_prints_the_table_or_json(cxr, phantom_dir: Path):
+    sample, truth = phantom_dir / "sample_submission.csv", phantom_dir / "test_truth.csv"
+    status, out, _ = cxr("score", sample, truth)
+    assert status == 0
+    assert "No finding" in out
+    assert "mAP over" in out
+    status, out, _ = cxr("score", sample, truth, "--json")
+    assert status == 0
+    card = json.loads(out)
+    assert card["map_findings"] == 0.0
+    assert card["map"] > 0, "calling every image normal scores on the normal class"
+
+
+def test_score_fuses_a_truth_of_several_readers(cxr, phantom_dir: Path, tmp_path: Path):
+    status, out, err = cxr("score", phantom_dir / "sample_submission.csv", phantom_dir / "train.csv")
+    assert status == 0
+    assert "several readers an image" in err
+    assert "16 images" in out
+
+
+def test_score_says_which_images_are_missing_or_extra(cxr, phantom_dir: Path, tmp_path: Path):
+    lines = (phantom_dir / "sample_submission.csv").read_text().splitlines()
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join([*lines[:-1], "stranger,14 1 0 0 1 1"]) + "\n")
+    status, _, err = cxr("score", other, phantom_dir / "test_truth.csv")
+    assert status == 0
+    assert "1 of 6 images of the truth have no row" in err
+    assert "1 images are not in the truth, stranger first" in err
+
+
+def test_an_output_that_is_a_file_is_bad_input(cxr, phantom_dir: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    smoke = ROOT / "params" / "smoke.yaml"
+    status, _, err = cxr("run", smoke, "-p", f"data_dir={phantom_dir}", "-p", f"run_dir={tmp_path / 'file'}")
+    assert status == 2
+    assert "give another path" in err
+
+
+def test_kernel_folder(cxr, tmp_path: Path):
+    status, out, _ = cxr("kaggle", ROOT / "params" / "kaggle.yaml", tmp_path / "kernel", "--user", "me")
+    assert status == 0
+    assert "kaggle kernels push -p" in out
+    assert (tmp_path / "kernel" / "kernel-metadata.json").is_file()
+
+
+def test_preprocess_counts_and_names_failures(cxr, phantom_dir: Path, tmp_path: Path):
+    folder = tmp_path / "in"
+    shutil.copytree(phantom_dir / "test", folder)
+    (folder / "bad.dicom").write_text("no image")
+    status, out, _ = cxr(
+        "preprocess",
+        folder,
+        tmp_path / "out",
+        "--image-size",
+        "128",
+        "--jobs",
+        "1",
+        "--max-failed-fraction",
+        "0.5",
+    )
+    assert status == 0
+    assert "stored 6, skipped 0 (done before), failed 1" in out
+    assert "bad.dicom" in (tmp_path / "out" / "failures.csv").read_text()
+    status, out, err = cxr(
+        "preprocess",
+        folder,
+        tmp_path / "out2",
+        "--image-size",
+        "128",
+        "--jobs",
+        "1",
+        "--max-failed-fraction",
+        "0.1",
+    )
+    assert status == 1
+    assert "RunError" in err
