@@ -141,7 +141,7 @@ def test_resuming_with_other_arguments_is_refused(tmp_path):
 def test_the_network_learns_one_batch_by_heart(tmp_path):
     ids = IMAGES.ids[:2]
     result = train(
-        tmp_path, train_ids=ids, val_ids=ids, epochs=1, images_per_epoch=80, ema_decay=0.0,
+        tmp_path, train_ids=ids, val_ids=ids, epochs=1, images_per_epoch=200, ema_decay=0.0,
         learning_rate=2e-3, hflip=0.0, scale=(1.0, 1.0), shift=0.0, noise=0.0, brightness=0.0,
         contrast=0.0, gamma=0.0,
     )  # fmt: skip
