@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ import papermill
 import psutil
 import yaml
 from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
@@ -184,6 +186,21 @@ def run(
     return executed
 
 
+def outdated(values: Mapping[str, params.Value], *, notebooks: Path | None = None) -> list[str]:
+    """Names of the notebooks whose results are not those of these parameters and of their inputs as they are.
+
+    Args:
+        values: As for `run`.
+        notebooks: Folder of the notebooks; the project's own by default.
+    """
+    data_dir, root = locate(str(values["data_dir"])), locate(str(values["run_dir"]))
+    return [
+        notebook.name
+        for notebook in read_notebooks(notebooks)
+        if not is_finished(root / notebook.name, _dependencies(notebook, values, root, data_dir))
+    ]
+
+
 def data_dir_of(root: Path) -> Path:
     """Data folder that a run was made from, as its parameters say.
 
@@ -254,6 +271,7 @@ def _execute(
     shutil.rmtree(folder / "figures", ignore_errors=True)
     # Two spinning OpenMP threads beside another busy process can be twenty times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    started_ns = _file_clock_ns(folder)
     start = time.monotonic()
     with _peak_memory() as peak_mb, replacing(folder / f"{notebook.name}.ipynb") as executed:
         try:
@@ -269,10 +287,33 @@ def _execute(
             failed = folder / f"{notebook.name}.failed.ipynb"
             os.replace(executed, failed)
             raise _failure(notebook, error, failed) from error
+        except DeadKernelError as error:
+            raise RunError(
+                f"{notebook.name}: its process ended in the middle of the work, most often for want of "
+                f"memory ({peak_mb[0]:.0f} MB at the most before); the same command goes on from there"
+            ) from error
         _check_complete(notebook, document)
     seconds = time.monotonic() - start
+    _clear_leftovers(folder, started_ns)
     write_manifest(folder, depends, seconds=seconds, peak_memory_mb=peak_mb[0])
     return seconds, peak_mb[0]
+
+
+def _file_clock_ns(folder: Path) -> int:
+    """Time by the clock that stamps the folder's files, which on a network drive is another machine's."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock") as stamp:
+        return os.fstat(stamp.fileno()).st_mtime_ns
+
+
+def _clear_leftovers(folder: Path, started_ns: int) -> None:
+    """Remove the tables of an earlier execution that this one did not write again.
+
+    A score must not outlive the truth it was made with. Subfolders stay: images and checkpoints are
+    what a notebook goes on from.
+    """
+    for path in folder.iterdir():
+        if path.is_file() and path.stat().st_mtime_ns < started_ns:
+            path.unlink()
 
 
 def _failure(notebook: Notebook, error: PapermillExecutionError, failed: Path) -> BaseException:

@@ -1,6 +1,9 @@
 """The `cxr` command: arguments in, one clear line out when something is wrong.
 
-Exit status: 0 done, 1 the work failed, 2 bad input or usage.
+Exit status: 0 done, 1 the work failed, 2 bad input or usage, 130 interrupted, 143 terminated.
+
+Each command imports what it works with: the libraries take seconds to load, and nobody should
+wait for PyTorch to read a help page.
 """
 
 from __future__ import annotations
@@ -16,21 +19,8 @@ from typing import Annotated
 
 import typer
 
-from cxr import (
-    annotations,
-    chain,
-    export,
-    kaggle,
-    metrics,
-    phantom,
-    predictions,
-    preprocess,
-    report,
-    schema,
-    submission,
-)
+from cxr import schema
 from cxr.errors import CxrError, DataError
-from cxr.rundir import RunDir, locate, progress_printer
 
 app = typer.Typer(
     name="cxr",
@@ -41,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_GOES_ON = "what is finished stays, the same command goes on from there"
 _PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 Overrides = Annotated[
@@ -80,6 +71,9 @@ def make_phantom(
     jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
 ) -> None:
     """Make the synthetic data set, in the competition's layout."""
+    from cxr import phantom
+    from cxr.rundir import progress_printer
+
     made = phantom.make_phantom(
         folder,
         images=images,
@@ -106,19 +100,24 @@ def run_chain(
     ] = False,
 ) -> None:
     """Execute the notebooks in order; finished, unchanged ones are skipped."""
+    from cxr import chain, report
+    from cxr.rundir import locate
+
     values = chain.load_parameters(parameter_file, overrides or [])
     root = locate(str(values["run_dir"]))
     executed = chain.run(values, first=first, last=last, force=force, say=_say, notebook_log=_Relay())
     page = root / report.REPORT
     if executed or not page.is_file():
         page = report.write_report(root)
+    if outdated := chain.outdated(values):
+        _say(f"not up to date with these parameters: {', '.join(outdated)}")
     else:
         _say("all is up to date")
-    if score := report.submission_score(root):
-        _say(
-            f"test mAP@{score['iou_threshold']:g}: {score['map']:.4f} over all classes, "
-            f"{score['map_findings']:.4f} over the findings"
-        )
+        if score := report.submission_score(root):
+            _say(
+                f"test mAP@{score['iou_threshold']:g}: {score['map']:.4f} over all classes, "
+                f"{score['map_findings']:.4f} over the findings"
+            )
     _say(f"report: {page}")
 
 
@@ -141,6 +140,9 @@ def preprocess_folder(
     ] = 0.1,
 ) -> None:
     """Read radiographs into an image store; a second call does what is left."""
+    from cxr import preprocess
+    from cxr.rundir import progress_printer
+
     result = preprocess.preprocess(
         {"": folder},
         out,
@@ -157,7 +159,9 @@ def preprocess_folder(
 @app.command("train")
 def train_detectors(parameter_file: ParameterFile, overrides: Overrides = None) -> None:
     """Do notebook 06's work without a notebook; torchrun starts it on many nodes."""
-    from cxr.detector import folds  # torch takes seconds to load, so only where it is used
+    from cxr import annotations, chain
+    from cxr.detector import folds
+    from cxr.rundir import RunDir, locate
 
     values = chain.load_parameters(parameter_file, overrides or [])
     run = RunDir(str(values["run_dir"]), "06_detector")
@@ -179,7 +183,9 @@ def predict_files(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Find abnormalities on radiographs: boxes in pixels of the original files."""
-    from cxr.detector import prediction  # torch takes seconds to load, so only where it is used
+    from cxr import predictions
+    from cxr.detector import prediction
+    from cxr.rundir import progress_printer
 
     detector = prediction.load_detector(checkpoint, device=device)
     named, _ = prediction.image_files(files)
@@ -205,6 +211,8 @@ def score_submission(
     ] = None,
 ) -> None:
     """Score a submission by PASCAL VOC mAP at IoU > 0.4."""
+    from cxr import annotations, metrics, submission
+
     classes = annotations.read_classes(classes_from or truth_file.parent)
     truth = annotations.read_annotations(truth_file, classes=classes)
     if truth.groupby(schema.IMAGE_ID)[schema.RAD_ID].nunique().max() > 1:
@@ -238,6 +246,8 @@ def write_kaggle_kernel(
     ] = None,
 ) -> None:
     """Write a kernel folder that pushes as it is and runs with the internet off."""
+    from cxr import chain, kaggle
+
     values = chain.load_parameters(parameter_file, overrides or [])
     path = kaggle.write_kernel(values, out, user=user, title=title, datasets=dataset or [])
     _say(f"{path}; push it with `kaggle kernels push -p {out}`")
@@ -252,6 +262,9 @@ def export_images(
     format: Annotated[str, typer.Option(help="png, coco or yolo.")],
 ) -> None:
     """Write a run's images and boxes for other tools."""
+    from cxr import annotations, chain, export
+    from cxr.rundir import progress_printer
+
     classes = annotations.read_classes(chain.data_dir_of(run_dir))
     count = export.export_run(
         run_dir, out, format=format, classes=classes, progress=progress_printer("images")
@@ -273,10 +286,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         app(args=arguments)
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != 130:
-            raise
-        _fail("interrupted; what is finished stays, the same command goes on from there", 130)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; {_GOES_ON}", 130)
+    except SystemExit as end:
+        if end.code == 130:
+            _fail(f"interrupted; {_GOES_ON}", 130)
+        if end.code == 128 + signal.SIGTERM:
+            _fail(f"terminated; {_GOES_ON}", 128 + signal.SIGTERM)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -137,8 +137,13 @@ def _listing_digest(folder: Path) -> str:
     lines = []
     for parent, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
-            status = os.stat(os.path.join(parent, name))
-            relative = os.path.relpath(os.path.join(parent, name), folder)
+            path = os.path.join(parent, name)
+            relative = os.path.relpath(path, folder)
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:  # a link to nowhere, or deleted since it was listed
+                lines.append(f"{relative} missing")
+                continue
             lines.append(f"{relative} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

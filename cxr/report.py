@@ -69,7 +69,7 @@ def write_report(root: Path) -> Path:
 
 def submission_score(root: Path) -> dict[str, Any] | None:
     """The submission's score as notebook 08 wrote it, or None where there is no truth."""
-    return _read_json(root / schema.SCORE_JSON)
+    return _result(root, schema.SCORE_JSON)
 
 
 def _section(root: Path, notebook: Notebook) -> _Section:
@@ -108,7 +108,7 @@ def _score_rows(root: Path) -> Sequence[tuple[str, str]]:
     """Label and value of every single number in the two score files."""
     rows = []
     for artefact, prefix in ((schema.SCORE_JSON, "test"), (schema.EVALUATION_JSON, "validation")):
-        for key, value in (_read_json(root / artefact) or {}).items():
+        for key, value in (_result(root, artefact) or {}).items():
             label = f"{prefix}: {key.replace('_', ' ')}"
             if isinstance(value, float):
                 rows.append((label, f"{value:.4f}"))
@@ -122,7 +122,7 @@ def _score_rows(root: Path) -> Sequence[tuple[str, str]]:
 def _class_rows(root: Path) -> list[dict[str, Any]]:
     """Rows of the per-class table of the best score file there is."""
     for artefact in (schema.SCORE_JSON, schema.EVALUATION_JSON):
-        rows = (_read_json(root / artefact) or {}).get("per_class")
+        rows = (_result(root, artefact) or {}).get("per_class")
         if isinstance(rows, list) and rows:
             return [{key: _cell(value) for key, value in row.items()} for row in rows]
     return []
@@ -132,5 +132,9 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _result(root: Path, artefact: str) -> dict[str, Any] | None:
+    """Content of a JSON artefact of a notebook that finished; what an earlier run left is none of it."""
+    manifest = read_manifest(root / artefact.split("/")[0])
+    if manifest is None or artefact.split("/", 1)[1] not in manifest["outputs"]:
+        return None
+    return json.loads((root / artefact).read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cxr import chain, manifest
+from cxr import chain, manifest, schema
 from cxr.errors import DataError, ParameterError, RunError
 
 HEADER = """\
@@ -47,6 +47,8 @@ from cxr.rundir import RunDir
 run = RunDir(run_dir, "01_eda")
 time.sleep(pause_s)
 run.write_csv(pd.DataFrame({"level": [level]}), schema.TRAIN_FULL_CSV)
+if level == 1:
+    run.write_csv(pd.DataFrame({"row": []}), schema.LEFT_OUT_CSV)
 """
 )
 SECOND = (
@@ -55,6 +57,9 @@ SECOND = (
 fail: str = ""
 
 # %%
+import os
+import signal
+
 import pandas as pd
 from cxr import schema
 from cxr.errors import AnnotationError
@@ -62,6 +67,8 @@ from cxr.rundir import RunDir
 
 run = RunDir(run_dir, "04_split")
 table = pd.read_csv(run.input(schema.TRAIN_FULL_CSV))
+if fail == "dead":
+    os.kill(os.getpid(), signal.SIGKILL)
 if fail == "named":
     raise AnnotationError("train.csv row 3: bad")
 assert not fail, fail
@@ -90,6 +97,14 @@ def run(toy: Path, *overrides: str, **options: str | bool) -> list[str]:
     return chain.run(values, notebooks=notebooks, **options)
 
 
+def outdated(toy: Path, *overrides: str) -> list[str]:
+    notebooks = toy / "notebooks"
+    return chain.outdated(
+        chain.load_parameters(toy / "params" / "toy.yaml", overrides, notebooks=notebooks),
+        notebooks=notebooks,
+    )
+
+
 BOTH = ["01_eda", "04_split"]
 
 
@@ -107,7 +122,11 @@ def test_runs_once_then_only_what_changed(toy: Path):
 
     assert run(toy) == []
     assert run(toy, "jobs=2") == [], "how many processes work is no reason to work again"
+    assert (root / schema.LEFT_OUT_CSV).is_file()
+    assert outdated(toy, "level=2") == ["01_eda"], "as its reader's input is, the reader is up to date"
     assert run(toy, "level=2") == BOTH, "another table, so the reader of the table runs too"
+    assert not (root / schema.LEFT_OUT_CSV).exists(), "what was not written again is of another run"
+    assert outdated(toy, "level=2") == []
     assert run(toy, "level=2", "pause_s=0.1") == ["01_eda"], "the same table: its reader stays"
     assert run(toy, "level=2", "pause_s=0.1", force=True, first="04") == ["04_split"]
 
@@ -115,7 +134,7 @@ def test_runs_once_then_only_what_changed(toy: Path):
     assert run(toy, "level=2", "pause_s=0.1") == ["04_split"]
     os.utime(root / "04_split" / "consensus.csv")
     assert run(toy, "level=2", "pause_s=0.1") == [], "touched, but the same"
-    (toy / "data" / "new.csv").write_text("x\n")
+    (toy / "data" / "new.csv").symlink_to("nowhere")
     assert run(toy, "level=2", "pause_s=0.1") == BOTH
 
 
@@ -127,6 +146,8 @@ def test_a_failure_is_named_and_loses_nothing(toy: Path):
     assert [p.name for p in folder.iterdir()] == ["04_split.failed.ipynb"]
     with pytest.raises(RunError, match=r"04_split cell \d: AssertionError: other"):
         run(toy, "fail=other")
+    with pytest.raises(RunError, match=r"04_split: its process ended .* for want of memory"):
+        run(toy, "fail=dead")
     assert run(toy) == ["04_split"], "the first notebook's work stayed"
     assert not (folder / "04_split.failed.ipynb").exists()
 
@@ -148,7 +169,7 @@ def test_a_stopped_run_goes_on(toy: Path, stop: signal.Signals):
         [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert "running" in process.stdout.readline()
-    time.sleep(3)
+    time.sleep(2)
     process.send_signal(stop)
     assert process.wait(timeout=30) != 0
     assert manifest.read_manifest(toy / "outputs" / "toy" / "01_eda") is None
