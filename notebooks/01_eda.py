@@ -83,7 +83,7 @@ Markdown(
 # ## The table, checked row by row
 #
 # Look for problems: a box with a side of no length, a box outside its image, an unknown class, a
-# normal row in an image with findings. Third-party copies of this table do contain such rows.
+# reader who calls an image normal and draws a box in it. Third-party copies do contain such rows.
 
 # %%
 text = ann.read_table(data / "train.csv")

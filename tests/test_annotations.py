@@ -70,7 +70,7 @@ def test_gzip_other_columns_and_number_like_ids_are_read(tmp_path):
         ("c,Mass,0,R1,-1,20,30,50", r"expected a box inside the image of 100x60 px, got -1 20 30 50"),
         ("c,Mass,0,R1,10,20,101,50", r"expected a box inside the image of 100x60 px, got 10 20 101 50"),
         ("c,Normal,2,R1,10,20,30,50", r"expected no box in a normal row, got 10 20 30 50"),
-        ("b,Mass,0,R1,10,20,30,50", r"row 3 \(image b\): expected no normal row in an image that has find"),
+        ("b,Mass,0,R1,10,20,30,50", r"row 3 \(image b\): expected no normal row by a reader who found some"),
         ("a,Mass,0,R1,10,20,30,50", r"expected rows that differ, got one that was there before"),
         ("b,Normal,2,R1,,,,", r"expected rows that differ"),
         ("c,Mass,0,,10,20,30,50", r"expected rad_id, got nothing"),
@@ -90,6 +90,13 @@ def test_a_bad_row_is_named_with_file_row_and_image(tmp_path, row, message):
 def test_the_same_box_twice_by_two_readers_is_no_problem(tmp_path):
     path = write(tmp_path, [*GOOD, "a,Mass,0,R3,10,20,30,50"])
     assert len(annotations.read_annotations(path, classes=TWO)) == 4
+
+
+def test_readers_may_disagree_whether_there_is_anything(tmp_path):
+    path = write(tmp_path, [*GOOD, "b,Mass,0,R2,10,20,30,50"])
+    fused = annotations.fuse_readers(annotations.read_annotations(path, classes=TWO), classes=TWO)
+    of_b = fused[fused["image_id"] == "b"]
+    assert of_b[["class_id", "n_readers", "agreement"]].to_numpy().tolist() == [[0, 1, 0.5]]
 
 
 def test_all_problems_are_listed_and_can_be_dropped(tmp_path):
