@@ -42,6 +42,7 @@ def write_kernel(
     datasets: Sequence[str] = (),
     input_root: str = "/kaggle/input",
     working: str = "/kaggle/working",
+    scratch: str = "/kaggle/temp",
 ) -> Path:
     """Write a kernel folder that `kaggle kernels push` takes as it is.
 
@@ -53,7 +54,8 @@ def write_kernel(
         competition: Competition whose data the kernel reads.
         datasets: Further data sets to mount, as `owner/slug`, for example one with weights.
         input_root: Where Kaggle mounts data.
-        working: Where Kaggle keeps what a kernel writes.
+        working: Where Kaggle keeps what a kernel writes, 20 GB at the most.
+        scratch: Where a kernel has more room, gone with its session; the image store goes there.
 
     Returns:
         Path of the metadata file.
@@ -67,7 +69,7 @@ def write_kernel(
     for dataset in datasets:
         if dataset.count("/") != 1:
             raise ParameterError(f"data set {dataset!r}: expected owner/slug")
-    document = _kernel_document(values, title, competition, input_root, working)
+    document = _kernel_document(values, title, competition, input_root, working, scratch)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{slug}.ipynb", nbformat.writes(document))
     metadata = {
@@ -99,7 +101,7 @@ def _configured_user() -> str:
 
 
 def _kernel_document(
-    values: Mapping[str, Value], title: str, competition: str, input_root: str, working: str
+    values: Mapping[str, Value], title: str, competition: str, input_root: str, working: str, scratch: str
 ) -> nbformat.NotebookNode:
     archive = "\n".join(textwrap.wrap(base64.b64encode(_project_zip()).decode("ascii"), 100))
     fixed = {name: value for name, value in values.items() if name not in ("data_dir", "run_dir")}
@@ -108,6 +110,7 @@ def _kernel_document(
         .replace("{{COMPETITION}}", competition)
         .replace("{{INPUT}}", input_root)
         .replace("{{WORKING}}", working)
+        .replace("{{SCRATCH}}", scratch)
         .replace("{{PARAMETERS}}", yaml.safe_dump(fixed, sort_keys=True).replace("\\", "\\\\"))
         .replace("{{ARCHIVE}}", archive)
     )
@@ -155,9 +158,11 @@ import zipfile
 from pathlib import Path
 
 WORKING = Path("{{WORKING}}")
+SCRATCH = Path("{{SCRATCH}}")
 INPUT = Path("{{INPUT}}")
 COMPETITION = "{{COMPETITION}}"
-PROJECT = WORKING / "project"
+PROJECT = SCRATCH / "project"
+RUN = SCRATCH / "run"
 
 PARAMETERS = """\\
 {{PARAMETERS}}"""
@@ -177,14 +182,21 @@ from cxr import chain, kaggle, report, schema
 data_dir = kaggle.find_input(INPUT, COMPETITION)
 parameter_file = PROJECT / "params" / "kernel.yaml"
 parameter_file.write_text(PARAMETERS)
-values = chain.load_parameters(parameter_file, [f"data_dir={data_dir}", f"run_dir={WORKING / 'run'}"])
+places = [f"data_dir={data_dir}", f"run_dir={RUN}"]
+values = chain.load_parameters(parameter_file, places)
+values["weights"] = kaggle.find_file(INPUT, values["weights"])
 
 # %%
 chain.run(values, say=print, notebook_log=sys.stdout)
 
+# %% [markdown]
+# What is worth keeping: the submission, the report, and the run without its preprocessed images.
+
 # %%
-shutil.copy(WORKING / "run" / schema.SUBMISSION_CSV, WORKING / "submission.csv")
-print(report.write_report(WORKING / "run"))
+report.write_report(RUN)
+kept = shutil.ignore_patterns(Path(schema.IMAGES_DIR).name)
+shutil.copytree(RUN, WORKING / "run", ignore=kept, dirs_exist_ok=True)
+print(shutil.copy(RUN / schema.SUBMISSION_CSV, WORKING / "submission.csv"))
 '''
 
 
@@ -202,3 +214,20 @@ def find_input(root: Path, slug: str) -> Path:
             return folder
     mounted = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     raise ParameterError(f"{root}: no input {slug!r}; mounted are {', '.join(mounted) or 'none'}")
+
+
+def find_file(root: Path, path: str) -> str:
+    """A file below Kaggle's input folder, given as `/kaggle/input/<slug>/...` wherever it is mounted.
+
+    Args:
+        root: Kaggle's input folder.
+        path: Any path; one that exists, is empty or does not start there comes back as it is.
+
+    Raises:
+        ParameterError: No input of that name, see `find_input`.
+    """
+    inside = Path(path)
+    if not path or inside.exists() or not inside.is_relative_to(root):
+        return path
+    slug, *rest = inside.relative_to(root).parts
+    return str(find_input(root, slug).joinpath(*rest))

@@ -59,6 +59,17 @@ def test_finds_the_input_wherever_kaggle_mounts_it(place: str, tmp_path: Path):
     assert kaggle.find_input(tmp_path, "slug") == tmp_path / place
 
 
+def test_finds_a_file_by_its_short_path_wherever_its_data_set_is_mounted(tmp_path: Path):
+    mounted = tmp_path / "datasets" / "owner" / "weights" / "a" / "best.pth"
+    mounted.parent.mkdir(parents=True)
+    mounted.touch()
+    assert kaggle.find_file(tmp_path, str(tmp_path / "weights" / "a" / "best.pth")) == str(mounted)
+    for given in ("", "torchvision", str(mounted), "/elsewhere/best.pth"):
+        assert kaggle.find_file(tmp_path, given) == given
+    with pytest.raises(ParameterError, match="no input 'other'"):
+        kaggle.find_file(tmp_path, str(tmp_path / "other" / "best.pth"))
+
+
 def test_names_what_is_mounted_instead(tmp_path: Path):
     (tmp_path / "other").mkdir()
     with pytest.raises(ParameterError, match="no input 'slug'; mounted are other"):
