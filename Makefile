@@ -36,8 +36,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check cxr tests notebooks
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not chain"
-	$(BIN)/python -m pytest -m "slow or chain"  # in one process: these send signals and start clusters
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV)/.installed
 	$(BIN)/jupyter lab notebooks

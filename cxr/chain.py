@@ -33,11 +33,10 @@ from papermill.exceptions import PapermillExecutionError
 from cxr import errors, params, schema
 from cxr.errors import CxrError, DataError, ParameterError, RunError
 from cxr.manifest import MANIFEST, dependencies, is_finished, write_manifest
-from cxr.rundir import locate, replacing, write_text
+from cxr.rundir import PARAMETERS, locate, replacing, write_text
 
 logger = logging.getLogger("cxr")
 
-PARAMETERS = "parameters.yaml"
 _PACKAGE = Path(__file__).resolve().parent
 _MACHINE_PARAMETERS = {"run_dir", "jobs", "scheduler"}  # where and how fast, never what comes out
 
@@ -199,18 +198,6 @@ def outdated(values: Mapping[str, params.Value], *, notebooks: Path | None = Non
         for notebook in read_notebooks(notebooks)
         if not is_finished(root / notebook.name, _dependencies(notebook, values, root, data_dir))
     ]
-
-
-def data_dir_of(root: Path) -> Path:
-    """Data folder that a run was made from, as its parameters say.
-
-    Raises:
-        DataError: The folder is no run.
-    """
-    path = root / PARAMETERS
-    if not path.is_file():
-        raise DataError(f"{root}: no run; {PARAMETERS} is not in it")
-    return locate(str(params.read_file(path)["data_dir"]))
 
 
 def _selected(notebooks: list[Notebook], first: str, last: str) -> list[Notebook]:

@@ -110,7 +110,7 @@ def run_chain(
     if executed or not page.is_file():
         page = report.write_report(root)
     if outdated := chain.outdated(values):
-        _say(f"not up to date with these parameters: {', '.join(outdated)}")
+        _say(f"still to run with these parameters: {', '.join(outdated)}")
     else:
         _say("all is up to date")
         if score := report.submission_score(root):
@@ -262,10 +262,10 @@ def export_images(
     format: Annotated[str, typer.Option(help="png, coco or yolo.")],
 ) -> None:
     """Write a run's images and boxes for other tools."""
-    from cxr import annotations, chain, export
-    from cxr.rundir import progress_printer
+    from cxr import annotations, export
+    from cxr.rundir import data_dir_of, progress_printer
 
-    classes = annotations.read_classes(chain.data_dir_of(run_dir))
+    classes = annotations.read_classes(data_dir_of(run_dir))
     count = export.export_run(
         run_dir, out, format=format, classes=classes, progress=progress_printer("images")
     )

@@ -18,9 +18,13 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from cxr import params
 from cxr.errors import DataError
 
 logger = logging.getLogger("cxr")
+
+PARAMETERS = "parameters.yaml"
+"""File in a run's folder with the parameters of its last headless execution."""
 
 CAPTION_KEY = "Description"
 """PNG text field that carries a figure's caption to the report."""
@@ -48,6 +52,18 @@ def project_root(start: Path | None = None) -> Path:
 def locate(path: str | Path) -> Path:
     """An absolute path: `~` expanded, a relative one taken from the project's root."""
     return project_root() / Path(path).expanduser()
+
+
+def data_dir_of(root: Path) -> Path:
+    """Data folder that a run was made from, as its parameters say.
+
+    Raises:
+        DataError: The folder is no run.
+    """
+    path = root / PARAMETERS
+    if not path.is_file():
+        raise DataError(f"{root}: no run; {PARAMETERS} is not in it")
+    return locate(str(params.read_file(path)["data_dir"]))
 
 
 @contextmanager
