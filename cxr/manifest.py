@@ -137,8 +137,10 @@ def _listing_digest(folder: Path) -> str:
     lines = []
     for parent, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
-            status = os.stat(os.path.join(parent, name))
-            relative = os.path.relpath(os.path.join(parent, name), folder)
+            path = os.path.join(parent, name)
+            # A link to a file that is gone has no size or time but its own.
+            status = os.stat(path) if os.path.exists(path) else os.lstat(path)
+            relative = os.path.relpath(path, folder)
             lines.append(f"{relative} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
