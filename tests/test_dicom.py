@@ -575,6 +575,25 @@ def test_missing_codec_is_named(monkeypatch: pytest.MonkeyPatch, codec: str, nam
     assert caught.value.reason == reasons.CODEC_MISSING
 
 
+@pytest.mark.parametrize(
+    ("element", "reason"),
+    [
+        (b"\x28\0\x04\0CS", reasons.DAMAGED_HEADER),
+        (b"\x02\0\x10\0UI", reasons.DAMAGED_HEADER),
+        (b"\x02\0\x13\0SH", ""),
+    ],
+)
+def test_unknown_value_representation(tmp_path: Path, element: bytes, reason: str):
+    path = write_dicom(tmp_path / "a.dcm")
+    content = path.read_bytes()
+    assert content.count(element) == 1
+    path.write_bytes(content.replace(element, element[:4] + b"QQ"))
+    if reason:
+        assert reason_of(path) == reason
+    else:
+        assert load_radiograph(path).header["Version"] == "TEST_1"
+
+
 def test_codestream_facts(tmp_path: Path):
     path = write_dicom(tmp_path / "a.dcm", chest(61, 48), syntax=JPEG2000Lossless)
     content = path.read_bytes()
