@@ -138,6 +138,12 @@ def preprocess_folder(
     max_failed_fraction: Annotated[
         float, typer.Option(help="More failed files than this is an error.")
     ] = 0.1,
+    seconds_per_file: Annotated[
+        float, typer.Option(help="A file that takes longer is tried once more, then it failed.")
+    ] = 10.0,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the store in OUT and make all anew.")
+    ] = False,
 ) -> None:
     """Read radiographs into an image store; a second call does what is left."""
     from cxr import preprocess
@@ -151,6 +157,8 @@ def preprocess_folder(
         scheduler=scheduler,
         compression=compression,
         max_failed_fraction=max_failed_fraction,
+        seconds_per_file=seconds_per_file,
+        restart="always" if restart else "never",
         progress=progress_printer("images"),
     )
     _say(f"{result.summary}; {out}")

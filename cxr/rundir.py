@@ -6,6 +6,7 @@ them and write only those in its own folder; both rules are held here.
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -70,9 +71,12 @@ def data_dir_of(root: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
 
-    So a file stands under its name only when it is complete, whatever stops the process.
+    So a file stands under its name only when it is complete, whatever stops the process. What a
+    process that was killed left beside it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
@@ -180,17 +184,21 @@ def progress_printer(what: str, *, every_s: float | None = None) -> Callable[[in
     """
     terminal = sys.stderr.isatty()
     pause_s = every_s if every_s is not None else (0.2 if terminal else 10.0)
-    start = last = time.monotonic()
+    first = start = last = None
 
     def show(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal first, start, last
         now = time.monotonic()
-        if done < total and now - last < pause_s:
+        if start is None:
+            # What an earlier run had finished is there at once and says nothing about the rate.
+            first, start, last = done, now, now
+        elif done < total and now - last < pause_s:
             return
         last = now
-        rate = done / max(now - start, 1e-9)
-        left_s = (total - done) / rate if rate else 0.0
-        line = f"{done}/{total} {what}, {rate:.1f}/s, {_clock(left_s)} left"
+        line = f"{done}/{total} {what}"
+        if done > first and now > start:
+            rate = (done - first) / (now - start)
+            line += f", {rate:.1f}/s, {_clock((total - done) / rate)} left"
         if terminal:
             print(f"\r\033[K{line}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
         else:

@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
-from cxr.dicom import Radiograph, codecs, load_radiograph, read_header
+from cxr.dicom import IsolatedReader, Radiograph, codecs, read_header
 from cxr.dicom.container import open_dataset, sniff
 from cxr.dicom.layout import read_layout
 from cxr.dicom.picture import read_picture
@@ -93,7 +93,9 @@ def _size(path: Path, header: dict[str, str]) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except OSError:
+    except Exception:
+        # Pillow has many kinds of exception for damaged files and for decompression bombs; to a survey
+        # they all mean that the size is not known.
         return None
 
 
@@ -172,6 +174,8 @@ def load_examples(
 ) -> dict[str, Radiograph]:
     """The first few images that can be read, for pictures; unreadable ones are passed over.
 
+    They are read in a child process, so that a decoder that aborts takes no notebook along.
+
     Args:
         paths: File of each image id.
         image_ids: Images to try, in order; those without a file are passed over.
@@ -182,17 +186,20 @@ def load_examples(
         Radiographs by image id, in order.
     """
     loaded: dict[str, Radiograph] = {}
-    for image_id in image_ids:
-        if len(loaded) >= most:
-            break
-        if image_id in paths:
-            with suppress(DicomReadError):
-                loaded[image_id] = load_radiograph(paths[image_id], longest_side=longest_side)
+    with IsolatedReader() as reader:
+        for image_id in image_ids:
+            if len(loaded) >= most:
+                break
+            if image_id in paths:
+                with suppress(DicomReadError):
+                    loaded[image_id] = reader.load(paths[image_id], longest_side=longest_side)
     return loaded
 
 
 def stored_pixels(path: Path, *, longest_side: int) -> np.ndarray:
     """The numbers a file holds, with no LUT, no window and no inversion: what a careless reader sees.
+
+    For files that are in the store: the same decoder has read them in a child process before.
 
     Args:
         path: DICOM, PNG or JPEG file.

@@ -32,7 +32,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cxr import plots, schema
-from cxr.preprocess import find_images, image_id_of, preprocess
+from cxr.preprocess import find_images, preprocess
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 from cxr.survey import odd_files, read_sizes, stored_pixels
@@ -48,6 +48,7 @@ image_size: int = 512  # px, longer side of a stored image
 compression: str = "none"  # of the store: none reads fastest, the others are smaller
 scheduler: str = ""  # address of a Dask cluster, empty for this machine
 max_failed_fraction: float = 0.1  # more unreadable files than this stop the run
+seconds_per_file: float = 10.0  # s, a file that takes longer, twice, has failed
 
 # %% [markdown]
 # What follows from the parameters: where the images are, and their original sizes where a table has
@@ -79,14 +80,17 @@ result = preprocess(
     compression=compression,
     scheduler=scheduler,
     max_failed_fraction=max_failed_fraction,
+    seconds_per_file=seconds_per_file,
+    restart="changed",
     sizes=sizes,
     progress=run.progress("images"),
 )
-Markdown(f"**{result.stored:,} stored, {result.skipped:,} already there, {result.failed:,} failed.**")
+Markdown(f"**{result.summary}**")
 
 # %% [markdown]
-# Images that were already there come from an earlier call that was stopped. A failed file stops
-# nothing, but it is never silently left out: it is in `failures.csv` with a reason.
+# Skipped images were stored by an earlier call; with another `image_size` or `compression` all are
+# made anew. A failed file stops nothing, but it is never silently left out: it is in `failures.csv`
+# with a reason. Ignored are subfolders and files whose names are not an image's.
 #
 # ## Why files failed
 #
@@ -119,10 +123,11 @@ failures[["file", "reason", "message"]].head(20) if len(failures) else Markdown(
 
 # %%
 headers = pd.read_csv(run.input(schema.HEADERS_CSV), dtype=str, keep_default_na=False)
-paths = {image_id_of(path): path for folder in sources.values() for path in find_images(folder)}
+folder_of = headers.set_index("image_id")["split"].map(sources)
+file_of = headers.set_index("image_id")["File Name"]
 pairs = []
 for kind, image_id in list(odd_files(headers).items())[:6]:
-    before = stored_pixels(paths[image_id], longest_side=image_size)
+    before = stored_pixels(folder_of[image_id] / file_of[image_id], longest_side=image_size)
     pairs.append((before, store[image_id], f"{kind}\nin the file", "in the store"))
 run.figure(
     plots.before_after(pairs),

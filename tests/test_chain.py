@@ -212,3 +212,9 @@ def test_code_that_a_notebook_never_reaches_does_not_count(toy: Path):
     files = {p.name for p in manifest._imported_files(toy / "notebooks" / "01_eda.py")}
     assert {"schema.py", "rundir.py"} <= files
     assert not files & {"report.py", "kaggle.py", "chain.py"}
+
+
+def test_a_dangling_link_in_the_data_stops_nothing(toy: Path):
+    (toy / "data" / "gone.dicom").symlink_to(toy / "nowhere")
+    assert run(toy)
+    assert run(toy) == []

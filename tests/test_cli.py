@@ -144,6 +144,11 @@ def test_preprocess_counts_and_names_failures(cxr, phantom_dir: Path, tmp_path: 
     assert status == 0
     assert "stored 6, skipped 0 (done before), failed 1" in out
     assert "bad.dicom" in (tmp_path / "out" / "failures.csv").read_text()
+    again = ("preprocess", folder, tmp_path / "out", "--image-size", "64", "--max-failed-fraction", "0.5")
+    status, _, err = cxr(*again)
+    assert status == 2 and "make this one anew with --restart" in err
+    status, out, _ = cxr(*again, "--restart", "--seconds-per-file", "20")
+    assert status == 0 and "stored 6" in out
     status, out, err = cxr(
         "preprocess",
         folder,

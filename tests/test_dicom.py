@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from dicom_files import chest, write_dicom
@@ -571,6 +575,25 @@ def test_missing_codec_is_named(monkeypatch: pytest.MonkeyPatch, codec: str, nam
     assert caught.value.reason == reasons.CODEC_MISSING
 
 
+@pytest.mark.parametrize(
+    ("element", "reason"),
+    [
+        (b"\x28\0\x04\0CS", reasons.DAMAGED_HEADER),
+        (b"\x02\0\x10\0UI", reasons.DAMAGED_HEADER),
+        (b"\x02\0\x13\0SH", ""),
+    ],
+)
+def test_unknown_value_representation(tmp_path: Path, element: bytes, reason: str):
+    path = write_dicom(tmp_path / "a.dcm")
+    content = path.read_bytes()
+    assert content.count(element) == 1
+    path.write_bytes(content.replace(element, element[:4] + b"QQ"))
+    if reason:
+        assert reason_of(path) == reason
+    else:
+        assert load_radiograph(path).header["Version"] == "TEST_1"
+
+
 def test_codestream_facts(tmp_path: Path):
     path = write_dicom(tmp_path / "a.dcm", chest(61, 48), syntax=JPEG2000Lossless)
     content = path.read_bytes()
@@ -635,6 +658,61 @@ def test_isolated_reader_gives_the_same(tmp_path: Path):
         with pytest.raises(DicomReadError, match=r"nowhere\.dcm"):
             reader.load(tmp_path / "nowhere.dcm")
         assert (reader.load(path, longest_side=50).pixels == here.pixels).all()
+
+
+def test_a_decoder_that_hangs_ends_with_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, seen = bundled("JPGExtended.dcm"), tmp_path / "pid"
+    (tmp_path / "gdcm.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "if 'gdcm_child' not in sys.argv[0]: raise ImportError\n"
+        "class ImageReader:\n"
+        "    def SetFileName(self, name): pass\n"
+        f"    def Read(self): pathlib.Path({str(seen)!r}).write_text(str(os.getpid())); time.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with IsolatedReader(seconds_per_file=4.0) as reader, pytest.raises(DicomReadError, match="after 4 s"):
+        reader.load(path)
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(int(seen.read_text())):
+        assert time.monotonic() < deadline, "the decoder lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_reader_that_hangs_ends_when_its_parent_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, seen = write_dicom(tmp_path / "a.dcm"), tmp_path / "pid"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "if 'cxr.dicom.isolated_child' in sys.orig_argv:\n"
+        "    import pydicom\n"
+        "    def hang(*_, **__):\n"
+        f"        pathlib.Path({str(seen)!r}).write_text(str(os.getpid())); time.sleep(60)\n"
+        "    pydicom.dcmread = hang\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = f"from cxr.dicom import IsolatedReader; IsolatedReader(seconds_per_file=1.0).load({str(path)!r})"
+    root = Path(schema.__file__).parents[1]
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=root)
+    deadline = time.monotonic() + 30
+    while not seen.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    while psutil.pid_exists(int(seen.read_text())):
+        assert time.monotonic() < deadline, "the reader lives on"
+        time.sleep(0.05)
+
+
+def test_a_limit_that_cannot_be_set_stops_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_dicom(tmp_path / "a.dcm")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource\n"
+        "def refuse(*_): raise ValueError('current limit exceeds maximum limit')\n"
+        "resource.setrlimit = refuse\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with IsolatedReader() as reader:
+        assert reader.load(path).original_size == (120, 96)
 
 
 def test_error_survives_pickling():

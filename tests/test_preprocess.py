@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -16,13 +18,15 @@ import pandas as pd
 import pytest
 from dicom_files import chest, write_dicom
 from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless
 
 from cxr import schema
-from cxr.dicom import reasons
+from cxr.dicom import load_radiograph, reasons
 from cxr.errors import DataError, ParameterError, RunError
-from cxr.preprocess import FAILURE_COLUMNS, batch, find_images, preprocess, run
-from cxr.preprocess.plan import Settings, extend
+from cxr.preprocess import FAILURE_COLUMNS, batch, find_images, preprocess, workers
+from cxr.preprocess.plan import RECIPE, Settings, extend
 from cxr.preprocess.sources import Source, image_id_of
 from cxr.store import ImageStore
 
@@ -40,7 +44,7 @@ class SharedReaders(batch.ReaderPool):
 def shared_readers() -> Iterator[None]:
     shared = SharedReaders()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "ReaderPool", lambda: shared)
+        patch.setattr(workers, "ReaderPool", lambda: shared)
         yield
     batch.ReaderPool.close(shared)
 
@@ -137,6 +141,40 @@ def test_real_dicoms(real_dir: Path, tmp_path: Path):
     assert (result.stored, result.failed) == (11, 0)
 
 
+RECIPE_PIXELS = Path(__file__).with_name("recipe_pixels.json")
+
+
+def recipe_pixels(folder: Path) -> dict[str, list[list[int]]]:
+    """Small pictures made from a file of each kind that takes a way of its own to its pixels."""
+    curve = Dataset()
+    curve.LUTDescriptor, curve.LUTData = [4096, 0, 8], bytes(np.linspace(0, 255, 4096).astype(np.uint8))
+    curve["LUTData"].VR, curve["LUTDescriptor"].VR = "OW", "US"
+    kinds = {
+        "windowed": {"WindowCenter": "1800", "WindowWidth": "2400"},
+        "no window": {"WindowCenter": None, "WindowWidth": None},
+        "insane window": {"WindowCenter": "1", "WindowWidth": "1"},
+        "negative": {"PhotometricInterpretation": "MONOCHROME1"},
+        "rescaled": {"RescaleSlope": "2", "RescaleIntercept": "-1000", "VOILUTFunction": "SIGMOID"},
+        "JPEG 2000": {"syntax": JPEG2000Lossless},
+        "look-up table": {"VOILUTSequence": Sequence([curve])},
+    }
+    made = {kind: write_dicom(folder / f"{kind}.dcm", **options) for kind, options in kinds.items()}
+    Image.fromarray(chest() * 3).save(folder / "16 bit.png")
+    made["16 bit picture"] = folder / "16 bit.png"
+    return {kind: load_radiograph(path, longest_side=16).pixels.tolist() for kind, path in made.items()}
+
+
+def test_other_pixels_need_another_recipe(tmp_path: Path):
+    """If this fails on purpose, count `plan.RECIPE` up and run this file as a script."""
+    pinned = json.loads(RECIPE_PIXELS.read_text())
+    assert pinned["recipe"] == RECIPE, "RECIPE was counted up: write recipe_pixels.json anew"
+    made = recipe_pixels(tmp_path)
+    assert made.keys() == pinned["pixels"].keys()
+    for kind, pixels in made.items():
+        # One grey level is left to the rounding of other machines.
+        assert np.abs(np.subtract(pixels, pinned["pixels"][kind])).max() <= 1, kind
+
+
 # -- again -------------------------------------------------------------------------------------------
 
 
@@ -165,6 +203,64 @@ def test_repaired_and_new_and_changed_files(tmp_path: Path):
     assert len(list((out / "images").glob("shard-00000*"))) == 1, "the shard it replaces is gone"
 
 
+def without_layout(out: Path) -> dict[str, object]:
+    """What a run leaves but for the place of each image in the shards."""
+    index = ImageStore(out).index.drop(columns=["shard", "offset"])
+    return content(out) | {"images/index.csv": index.to_csv(index=False)}
+
+
+def move(root: Path, change: str) -> None:
+    """Change which file an image id belongs to, or take files away."""
+    if change == "renamed":
+        (root / "train" / "i1.dicom").rename(root / "train" / "i1.dcm")
+    elif change == "moved":
+        (root / "train" / "i1.dicom").rename(root / "test" / "i1.dicom")
+    elif change == "winner gone":
+        (root / "train" / "i2.dcm").unlink()
+    elif change == "gone":
+        (root / "train" / "i0.dicom").unlink()
+    else:
+        for name in ("i0.dicom", "i1.dicom", "i2.dcm", "i2.dicom"):
+            (root / "train" / name).unlink()
+        write_dicom(root / "train" / "other.dicom", chest(50, 60))
+
+
+@pytest.mark.parametrize("change", ["renamed", "moved", "winner gone", "gone", "another data set"])
+def test_files_that_move_or_go(tmp_path: Path, change: str):
+    folders = {split: tmp_path / split for split in ("train", "test")}
+    for folder in folders.values():
+        folder.mkdir()
+    for number, name in enumerate(
+        ("train/i0.dicom", "train/i1.dicom", "train/i2.dcm", "train/i2.dicom", "test/t.dcm")
+    ):
+        write_dicom(tmp_path / name, chest(50 + number, 50))
+    again, fresh = tmp_path / "again", tmp_path / "fresh"
+    preprocess(folders, again, image_size=32, jobs=1, max_failed_fraction=1.0)
+    move(tmp_path, change)
+    result = preprocess(folders, again, image_size=32, jobs=1, max_failed_fraction=1.0)
+    undisturbed = preprocess(folders, fresh, image_size=32, jobs=1, max_failed_fraction=1.0)
+    assert without_layout(again) == without_layout(fresh)
+    assert result.stored + result.skipped == undisturbed.stored
+    assert result.dropped == {"gone": 1, "another data set": 3}.get(change, 0)
+    assert (", dropped" in result.summary) == (result.dropped > 0)
+
+
+def test_a_damaged_image_gets_no_new_checksum(tmp_path: Path):
+    folder, out = fill(tmp_path / "in", 8), tmp_path / "out"
+    (folder / "i002.dicom").write_bytes(b"")
+    preprocess({"a": folder}, out, image_size=32, jobs=1, max_failed_fraction=0.5)
+    opened = ImageStore(out)
+    row, whole = opened.index.set_index("image_id").loc["i005"], opened["i005"]
+    shard = out / "images" / row["shard"]
+    damaged = bytearray(shard.read_bytes())
+    damaged[row["offset"] + 100] ^= 16
+    shard.write_bytes(damaged)
+    write_dicom(folder / "i002.dicom", chest(50, 50))
+    result = preprocess({"a": folder}, out, image_size=32, jobs=1)
+    assert (result.stored, result.skipped, result.failed) == (8, 0, 0)
+    assert ImageStore(out).verify() == [] and (ImageStore(out)["i005"] == whole).all()
+
+
 def test_damaged_shard_is_made_again(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
     preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
     shards = sorted((tmp_path / "images").glob("*.h5"))
@@ -181,8 +277,28 @@ def test_other_settings_are_refused(tmp_path: Path):
         preprocess({"a": folder}, out, image_size=48, jobs=1)
     with pytest.raises(DataError, match="holds images of compression none, asked for gzip"):
         preprocess({"a": folder}, out, image_size=32, jobs=1, compression="gzip")
-    assert preprocess({"a": folder}, out, image_size=48, jobs=1, restart=True).stored == 3
+    assert preprocess({"a": folder}, out, image_size=48, jobs=1, restart="changed").stored == 3
     assert max(ImageStore(out)["i000"].shape) == 48
+    assert preprocess({"a": folder}, out, image_size=48, jobs=1, restart="changed").skipped == 3
+    assert preprocess({"a": folder}, out, image_size=48, jobs=1, restart="always").stored == 3
+
+
+@pytest.mark.parametrize("last", ["shard-00000.h5", "plan.json"])
+def test_a_restart_killed_half_way_mixes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str):
+    folder, out = fill(tmp_path / "in", 3), tmp_path / "out"
+    preprocess({"a": folder}, out, image_size=32, jobs=1)
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name == last:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        preprocess({"a": folder}, out, image_size=48, jobs=1, restart="changed")
+    assert preprocess({"a": folder}, out, image_size=48, jobs=1, restart="changed").stored == 3
+    assert {max(ImageStore(out)[f"i{k:03d}"].shape) for k in range(3)} == {48}
 
 
 def test_damaged_plan(tmp_path: Path):
@@ -191,6 +307,7 @@ def test_damaged_plan(tmp_path: Path):
     (out / "images" / "plan.json").write_text("{")
     with pytest.raises(DataError, match=r"plan\.json: damaged"):
         preprocess({"a": folder}, out, image_size=32, jobs=1)
+    assert preprocess({"a": folder}, out, image_size=32, jobs=1, restart="changed").stored == 2
 
 
 def test_plan_grows_and_never_changes():
@@ -242,6 +359,7 @@ def test_missing_and_empty_folders(tmp_path: Path):
         ({"compression": "zip"}, "compression must be one of none, gzip"),
         ({"max_failed_fraction": 2.0}, "max_failed_fraction must be from 0 to 1"),
         ({"seconds_per_file": 0.0}, "seconds_per_file must be greater"),
+        ({"restart": "yes"}, "restart must be one of never, changed, always, got 'yes'"),
     ],
 )
 def test_bad_arguments(data: dict[str, Path], tmp_path: Path, arguments: dict[str, object], message: str):
@@ -290,6 +408,21 @@ def test_find_images(tmp_path: Path):
     assert image_id_of("b.DCM") == "b"
 
 
+def test_a_dangling_link_is_missing_and_other_entries_are_counted(tmp_path: Path):
+    folder = fill(tmp_path / "in", 2)
+    (folder / "gone.dicom").symlink_to(tmp_path / "nowhere.dicom")
+    (folder / "there.dicom").symlink_to(folder / "i001.dicom")
+    (folder / "patient").mkdir()
+    (folder / "notes.txt").write_text("x")
+    (folder / ".hidden").write_text("x")
+    os.mkfifo(folder / "pipe.dicom")
+    result = preprocess({"a": folder}, tmp_path / "out", image_size=32, jobs=1, max_failed_fraction=0.5)
+    assert (result.stored, result.failed, result.ignored) == (3, 1, 3)
+    assert ", ignored 3 (subfolders, other names) in" in result.summary
+    failures = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert failures[["image_id", "reason"]].to_numpy().tolist() == [["gone", reasons.MISSING]]
+
+
 def test_unprintable_names(tmp_path: Path):
     folder = fill(tmp_path / "in", 2)
     (folder / "i000.dicom").rename(folder / "new\nline.dicom")
@@ -318,7 +451,7 @@ def test_sizes_of_converted_copies(tmp_path: Path, columns: tuple[str, str]):
 
 @pytest.fixture
 def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In reader processes, pictures named `abort*` abort them, `hang*` never return."""
+    """In reader processes, pictures named `abort*` abort them, `hang*` never return, `slow*` once."""
     (tmp_path / "trap").mkdir()
     (tmp_path / "trap" / "sitecustomize.py").write_text(
         textwrap.dedent(
@@ -330,31 +463,33 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 def trapped(file, *args, **kwargs):
                     if "abort" in str(file):
                         os.abort()
-                    while "hang" in str(file):
-                        pass
+                    first = str(file) + ".seen"
+                    while "hang" in str(file) or ("slow" in str(file) and not os.path.exists(first)):
+                        open(first, "w").close()
+                        time.sleep(60)
                     return plain(file, *args, **kwargs)
                 Image.open = trapped
             """
         )
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "trap"))
-    monkeypatch.setattr(run, "ReaderPool", batch.ReaderPool)
+    monkeypatch.setattr(workers, "ReaderPool", batch.ReaderPool)
 
 
 @pytest.mark.parametrize("jobs", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_only_the_guilty_are_quarantined(tmp_path: Path, traps: None, jobs: int):
     folder = fill(tmp_path / "in", 10)
-    for name in ("abort1", "hang1", "zz"):
+    for name in ("abort1", "hang1", "slow1", "zz"):
         Image.fromarray(chest(bits=8)).save(folder / f"{name}.png")
     result = preprocess(
         {"a": folder},
         tmp_path / "out",
         image_size=32,
         jobs=jobs,
-        seconds_per_file=3.0,
+        seconds_per_file=2.0,
         max_failed_fraction=0.5,
     )
-    assert (result.stored, result.failed) == (11, 2)
+    assert (result.stored, result.failed) == (12, 2)
     failures = pd.read_csv(tmp_path / "out" / "failures.csv")
     assert failures[["image_id", "reason"]].to_numpy().tolist() == [
         ["abort1", reasons.CRASHED],
@@ -425,13 +560,15 @@ def test_stopped_run_is_continued(
     process = start(data, tmp_path)
     wait_for_shard(tmp_path, process)
     assert process.poll() is None
+    for name in (".failures.csv.1.ab.tmp", ".dicom_metadata.csv.1.ab.tmp", "images/.index.csv.1.ab.tmp"):
+        (tmp_path / name).touch()  # as if it were killed while it writes these
     os.kill(process.pid, kind)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not (tmp_path / "images" / "index.csv").exists()
     preprocess(data, tmp_path, image_size=48, jobs=2, max_failed_fraction=0.2)
     assert content(tmp_path) == undisturbed
-    assert list((tmp_path / "images").glob(".*.tmp")) == []
+    assert list(tmp_path.rglob(".*.tmp")) == []
 
 
 @pytest.mark.slow
@@ -502,3 +639,9 @@ def test_cluster_with_a_worker_killed(tmp_path: Path, traps: None):
     assert (result.stored, result.failed) == (90, 1)
     assert pd.read_csv(tmp_path / "out" / "failures.csv")["image_id"].tolist() == ["abort1"]
     assert content(tmp_path / "out") == content(expected)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        pinned = {"recipe": RECIPE, "pixels": recipe_pixels(Path(name))}
+        RECIPE_PIXELS.write_text(json.dumps(pinned, separators=(",", ":")) + "\n")

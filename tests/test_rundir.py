@@ -78,11 +78,37 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_progress_off_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture[str]):
+def test_leftovers_of_a_killed_process_go(tmp_path: Path):
+    killed, other = tmp_path / ".table.123.tmp.csv", tmp_path / ".other.123.tmp.csv"
+    killed.touch(), other.touch()
+    with replacing(tmp_path / "table.csv") as temporary:
+        temporary.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "table.csv"]
+
+
+def test_progress_off_a_terminal_is_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    clock = iter([100.0, 102.0, 110.0])
+    monkeypatch.setattr("cxr.rundir.time.monotonic", lambda: next(clock))
     show = progress_printer("images", every_s=0.0)
-    show(1, 2)
-    show(2, 2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert lines[1].startswith("2/2 images, ")
-    assert lines[1].endswith("0:00 left")
+    # 4,000 were finished before; 20 in 2 s are 10 a second, 100 in 10 s still are.
+    show(4000, 4800)
+    show(4020, 4800)
+    show(4100, 4800)
+    assert capsys.readouterr().err.splitlines() == [
+        "4000/4800 images",
+        "4020/4800 images, 10.0/s, 1:18 left",
+        "4100/4800 images, 10.0/s, 1:10 left",
+    ]
+
+
+def test_progress_keeps_its_pause_and_shows_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    clock = iter([0.0, 4.0, 9.0])
+    monkeypatch.setattr("cxr.rundir.time.monotonic", lambda: next(clock))
+    show = progress_printer("images", every_s=5.0)
+    for done in (0, 1, 3):
+        show(done, 3)
+    assert capsys.readouterr().err.splitlines() == ["0/3 images", "3/3 images, 0.3/s, 0:00 left"]

@@ -239,7 +239,30 @@ def test_missing_shard(made: tuple[Path, dict[str, np.ndarray]]):
 def test_index_that_lies(made: tuple[Path, dict[str, np.ndarray]]):
     path = made[0] / "index.csv"
     path.write_text(path.read_text().replace(",18,61,", ",19,61,"))
-    assert ImageStore(made[0]).verify() == ["index.csv: image 007: rows differ from the shard"]
+    assert ImageStore(made[0]).verify() == [
+        "index.csv: differs from its checksum; preprocessing again writes it anew",
+        "index.csv: image 007: rows differ from the shard",
+    ]
+
+
+def test_index_that_lost_rows(made: tuple[Path, dict[str, np.ndarray]]):
+    path = made[0] / "index.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("id1,")))
+    differs = "index.csv: differs from its checksum; preprocessing again writes it anew"
+    assert ImageStore(made[0]).verify() == [
+        differs,
+        "index.csv: image id1 of shard-00000.h5 is not listed",
+    ]
+    path.write_text("".join(line for line in lines if "shard-00001" not in line))
+    assert ImageStore(made[0]).verify() == [differs, "shard-00001.h5: none of its images is in index.csv"]
+    (made[0] / "shard-00001.h5").unlink()
+    assert ImageStore(made[0]).verify() == [differs]
+
+
+def test_index_without_its_checksum(made: tuple[Path, dict[str, np.ndarray]]):
+    (made[0] / "index.sha256").unlink()
+    assert ImageStore(made[0]).verify() == ["index.sha256: cannot be read (No such file or directory)"]
 
 
 def test_verify_tells_progress(made: tuple[Path, dict[str, np.ndarray]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,24 @@ def test_survey_takes_the_size_of_a_picture_from_the_file(tmp_path: Path) -> Non
     result = survey.survey_files([tmp_path / "x.y.png"])
     assert result.sizes.values.tolist() == [["x.y", 7, 5]]
     assert result.headers["Transfer Syntax UID"].tolist() == [""]
+
+
+@pytest.mark.parametrize("damage", ["bomb", "cut"])
+def test_survey_survives_pictures_that_pillow_refuses(tmp_path: Path, damage: str) -> None:
+    Image.fromarray(np.zeros((7, 5), np.uint8)).save(tmp_path / "bad.png")
+    content = (tmp_path / "bad.png").read_bytes()
+    # The header chunk claims 60,000 x 60,000 pixels, or ends within its numbers.
+    head = (60_000).to_bytes(4, "big") * 2 + content[24:29]
+    bomb = content[:16] + head + zlib.crc32(b"IHDR" + head).to_bytes(4, "big") + content[33:]
+    short = (
+        content[:8]
+        + b"\0\0\0\5IHDR"
+        + content[16:21]
+        + zlib.crc32(b"IHDR" + content[16:21]).to_bytes(4, "big")
+    )
+    (tmp_path / "bad.png").write_bytes(bomb if damage == "bomb" else short)
+    result = survey.survey_files([tmp_path / "bad.png"])
+    assert result.headers["image_id"].tolist() == ["bad"] and len(result.sizes) == 0
 
 
 def test_survey_of_nothing() -> None:

@@ -38,6 +38,7 @@ _JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 _RLE = {"1.2.840.10008.1.2.5"}
 
 _CHILD_SECONDS = 30.0
+"""For callers without a time limit of their own; `IsolatedReader` takes the child along with its own."""
 
 
 class DiskRows:
@@ -332,7 +333,7 @@ def _jpeg_ls(frame: bytes, name: str, layout: Layout) -> np.ndarray:
     _check_jpeg(frame, name, layout)
     if importlib.util.find_spec("jpeg_ls") is None:
         raise DicomReadError(
-            reasons.CODEC_MISSING, f"{name}: JPEG-LS needs the package pyjpegls (pip install 'cxr[jpeg-ls]')"
+            reasons.CODEC_MISSING, f"{name}: JPEG-LS needs the package pyjpegls (pip install pyjpegls)"
         )
     import jpeg_ls
 
@@ -359,12 +360,12 @@ def _gdcm(path: Path, layout: Layout) -> np.ndarray:
         raise DicomReadError(
             reasons.CODEC_MISSING,
             f"{path.name}: JPEG Lossless and 12-bit JPEG need the package python-gdcm "
-            "(pip install 'cxr[jpeg-lossless]')",
+            "(pip install python-gdcm)",
         )
     script = Path(__file__).with_name("gdcm_child.py")
     try:
         child = subprocess.run(
-            [sys.executable, str(script), str(path)],
+            [sys.executable, str(script), str(path), str(_CHILD_SECONDS)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_CHILD_SECONDS,

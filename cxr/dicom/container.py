@@ -148,8 +148,11 @@ def open_dataset(path: Path) -> Iterator[tuple[FileDataset, BinaryIO]]:
 
 
 def transfer_syntax(meta: Dataset) -> str:
-    """Transfer syntax UID of a file meta group, `""` where it has none."""
-    return str(meta.get("TransferSyntaxUID", None) or "").strip()
+    """Transfer syntax UID of a file meta group, `""` where it has none that can be read."""
+    try:
+        return str(meta.get("TransferSyntaxUID", None) or "").strip()
+    except Exception:
+        return ""
 
 
 def _inflate(file: BinaryIO, path: Path) -> BinaryIO:

@@ -73,10 +73,11 @@ def picture_row(path: Path) -> dict[str, str]:
 
 def _text(dataset: Dataset, keyword: str) -> str:
     tag = tag_for_keyword(keyword)
-    raw = dataset.get_item(tag) if tag is not None else None
-    if raw is None:
-        return ""
+    raw = None
     try:
+        raw = dataset.get_item(tag) if tag is not None else None
+        if raw is None:
+            return ""
         value = dataset[tag].value
     except Exception:
         # A value that breaks its own representation ("12,5" as a decimal) is shown as it stands.

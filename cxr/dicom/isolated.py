@@ -91,7 +91,8 @@ class IsolatedReader:
         connection = self._connection
         assert connection is not None
         try:
-            connection.send_bytes(json.dumps([os.fspath(path), longest_side]).encode())
+            request = [os.fspath(path), longest_side, self.seconds_per_file]
+            connection.send_bytes(json.dumps(request).encode())
             if not connection.poll(self.seconds_per_file):
                 self._kill()
                 self._raise_if_closed()

@@ -6,6 +6,7 @@ import json
 import resource
 import signal
 import sys
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,20 +16,27 @@ from cxr.dicom import reasons
 from cxr.dicom.radiograph import load_radiograph
 from cxr.errors import DicomReadError
 
+_GRACE_SECONDS = 5.0
+
 
 def main(descriptor: int, max_bytes: int) -> int:
     """Serve one connection; return when it closes."""
     # Ctrl-C is the parent's affair; it closes the connection when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Some systems have no such limit, or a lower one that may not be raised.
+    for limit, value in ((resource.RLIMIT_AS, max_bytes), (resource.RLIMIT_CORE, 0)):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(limit, (value, value))
     cv2.setNumThreads(1)
     connection = Connection(descriptor)
     try:
         connection.send_bytes(b"ready")
         while True:
-            name, longest_side = json.loads(connection.recv_bytes())
+            name, longest_side, seconds = json.loads(connection.recv_bytes())
+            # The parent ends a reader that takes too long. One whose parent is gone ends itself.
+            signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_SECONDS)
             _answer(connection, Path(name), longest_side)
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except (EOFError, OSError):
         return 0
 

@@ -81,7 +81,7 @@ def read_layout(dataset: FileDataset, name: str) -> Layout:
     if not any(keyword in dataset for keyword in ("Rows", "BitsAllocated", "PhotometricInterpretation")):
         raise DicomReadError(reasons.NO_PIXEL_DATA, f"{name}: not an image (no image pixel attributes)")
     samples = _integer(dataset, "SamplesPerPixel", name, default=1)
-    photometric = str(dataset.get("PhotometricInterpretation", "") or "").strip().upper()
+    photometric = _word(dataset, "PhotometricInterpretation", name)
     if photometric == "PALETTE COLOR":
         raise DicomReadError(reasons.COLOUR, f"{name}: palette colour, a grey radiograph was expected")
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
@@ -130,6 +130,13 @@ def read_layout(dataset: FileDataset, name: str) -> Layout:
         inverted=photometric == "MONOCHROME1",
         transfer_syntax=syntax,
     )
+
+
+def _word(dataset: FileDataset, keyword: str, name: str) -> str:
+    try:
+        return str(dataset.get(keyword, None) or "").strip().upper()
+    except Exception as error:
+        raise DicomReadError(reasons.DAMAGED_HEADER, f"{name}: {keyword} cannot be read") from error
 
 
 def _integer(dataset: FileDataset, keyword: str, name: str, *, default: int) -> int:

@@ -42,6 +42,8 @@ def read_picture(path: Path) -> np.ndarray:
         raise
     except MemoryError as error:
         raise DicomReadError(reasons.OUT_OF_MEMORY, f"{name}: not enough memory to decode") from error
+    except Image.DecompressionBombError as error:
+        raise DicomReadError(reasons.TOO_MANY_PIXELS, f"{name}: {error}") from error
     except Exception as error:
         cut = "truncated" in str(error).lower()
         raise DicomReadError(

@@ -84,22 +84,54 @@ def area_average(
 def _blocks(length: int, target: int, level: int, reversible: bool, block: int) -> _Blocks:
     """The matrix of one axis as dense blocks along its diagonal: (outputs, inputs, weights)."""
     if level:
-        return _level_blocks(length, target, level, _FILTERS[reversible], block)
-    scale = length / target
-    blocks = []
-    for begin in range(0, target, block):
-        chosen = np.arange(begin, min(begin + block, target))
-        left, right = chosen[:, None] * scale, (chosen[:, None] + 1) * scale
-        low, high = int(left[0, 0]), min(length, int(np.ceil(right[-1, 0] - 1e-9)))
-        pixel = np.arange(low, high)
-        shares = np.clip(np.minimum(pixel + 1, right) - np.maximum(pixel, left), 0.0, None)
-        shares /= shares.sum(axis=1, keepdims=True)
-        blocks.append((slice(begin, begin + len(chosen)), slice(low, high), _dense(shares)))
-    return tuple(blocks)
+        index, weights = _level_weights(length, target, level, _FILTERS[reversible])
+        return _along_diagonal(index, weights, -(-length >> level), block)
+    left = np.arange(target)[:, None] * (length / target)
+    right = left + length / target
+    index = left.astype(int) + np.arange(int(np.ceil(length / target)) + 1)
+    shares = np.clip(np.minimum(index + 1, right) - np.maximum(index, left), 0.0, None)
+    # Rounding can leave the last pixel a share of a pixel beyond the picture.
+    shares[index >= length] = 0.0
+    shares /= shares.sum(axis=1, keepdims=True)
+    return _along_diagonal(np.minimum(index, length - 1), shares, length, block)
 
 
-def _level_blocks(length: int, target: int, level: int, response: np.ndarray, block: int) -> _Blocks:
-    """Weights for samples of a level.
+def _along_diagonal(index: np.ndarray, weights: np.ndarray, length: int, block: int) -> _Blocks:
+    """Gather the taps of output pixels in dense blocks, all of one shape.
+
+    Args:
+        index: Input pixels of each output pixel, `(target, taps)`.
+        weights: Their weights, `(target, taps)`; where an input comes twice the weights add up.
+        length: Number of input pixels.
+        block: Output pixels to a block.
+
+    Returns:
+        The blocks. Weights are `float32`, laid out so that their transpose is contiguous, as BLAS
+        takes it fastest.
+    """
+    target = len(index)
+    block = min(block, target)
+    # The last block overlaps the one before it, so that all have one shape.
+    begin = np.minimum(np.arange(0, target, block), target - block)
+    outputs = begin[:, None] + np.arange(block)
+    index, weights = index[outputs], weights[outputs]
+    low = index.min(axis=(1, 2))
+    width = int((index.max(axis=(1, 2)) - low).max()) + 1
+    low = np.minimum(low, length - width)
+    number, row = np.arange(len(begin))[:, None, None], np.arange(block)[:, None]
+    place = (number * width + index - low[:, None, None]) * block + row
+    dense = np.bincount(place.ravel(), weights.ravel(), minlength=len(begin) * width * block)
+    dense = dense.astype(np.float32).reshape(len(begin), width, block)
+    return tuple(
+        (slice(first, first + block), slice(start, start + width), matrix.T)
+        for first, start, matrix in zip(begin.tolist(), low.tolist(), dense, strict=True)
+    )
+
+
+def _level_weights(
+    length: int, target: int, level: int, response: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of a level and their weights, `(target, taps)` each.
 
     With `S` the filter as a matrix, `R` the correlation of the signal and `b` the area of an
     output pixel, the best weights solve `(S R S') w = S R b`. `S R S'` is the same for every output
@@ -134,21 +166,7 @@ def _level_blocks(length: int, target: int, level: int, response: np.ndarray, bl
     # The transform mirrors each finer level about its first and last sample (F.3.7).
     index = np.abs(index)
     index = np.where(index >= count, -(-length // (step // 2)) - 1 - index, index)
-    index = np.clip(index, 0, count - 1)
-    blocks = []
-    for begin in range(0, target, block):
-        chosen = slice(begin, min(begin + block, target))
-        low, high = int(index[chosen].min()), int(index[chosen].max()) + 1
-        dense = np.zeros((chosen.stop - chosen.start, high - low))
-        rows = np.repeat(np.arange(len(dense)), len(taps))
-        np.add.at(dense, (rows, index[chosen].ravel() - low), weights[chosen].ravel())
-        blocks.append((chosen, slice(low, high), _dense(dense)))
-    return tuple(blocks)
-
-
-def _dense(weights: np.ndarray) -> np.ndarray:
-    """`float32`, laid out so that its transpose is contiguous, as BLAS takes it fastest."""
-    return np.asfortranarray(weights, dtype=np.float32)
+    return np.clip(index, 0, count - 1), weights
 
 
 def _iterated(response: np.ndarray, level: int) -> np.ndarray:

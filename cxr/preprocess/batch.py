@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from cxr.dicom import IsolatedReader, Radiograph
 from cxr.errors import DicomReadError
 from cxr.preprocess.plan import shard_name
 from cxr.preprocess.sources import Failure, Source
-from cxr.store import ShardImage, ShardRecord, read_pixels, read_shard_records, write_shard
+from cxr.store import ShardImage, ShardRecord, check_shard, read_pixels, read_shard_records, write_shard
+
+_log = logging.getLogger("cxr")
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class BatchResult:
         number: Place in the plan.
         revision: Revision of the shard that now holds the batch, -1 for none.
         stored: Number of images read and stored.
+        kept: Number of images that were stored before.
         failures: Files that could not be read.
     """
 
     number: int
     revision: int
     stored: int
+    kept: int
     failures: list[Failure]
 
 
@@ -99,13 +104,16 @@ _WORKER_READERS = ReaderPool()
 
 
 def kept_records(batch: Batch, records: list[ShardRecord]) -> dict[str, ShardRecord]:
-    """Records that still stand for their files; the others are to be read again."""
+    """Records that still stand for a file of the batch.
+
+    The others are read again where their file has changed, and dropped where it is gone: the store
+    is what a first run on the folder as it is now would give.
+    """
     wanted = {source.image_id: source for source in batch.sources}
     kept = {}
     for record in records:
         source = wanted.get(record.image_id)
-        # A file that is no longer in the folder keeps its image.
-        if source is None or (
+        if source is not None and (
             tuple(record.source) == source.fingerprint
             and record.split == source.split
             and (record.rows, record.columns) == _original_size(batch, record)
@@ -122,6 +130,9 @@ def _original_size(batch: Batch, record: ShardRecord) -> tuple[int, int]:
 
 def process_batch(batch: Batch, readers: ReaderPool | None = None) -> BatchResult:
     """Read the files of a batch that its shard does not hold yet, and write the shard.
+
+    The old shard is checked before its images are taken over, so that a new checksum never covers
+    old damage.
 
     Args:
         batch: The task.
@@ -142,24 +153,34 @@ def process_batch(batch: Batch, readers: ReaderPool | None = None) -> BatchResul
     images: dict[str, ShardImage] = {}
     failures: list[Failure] = []
     with (readers or _WORKER_READERS).borrow(batch.seconds_per_file) as reader:
-        for source in batch.sources:
-            if source.image_id in kept:
-                continue
+
+        def read(source: Source) -> None:
             path = batch.folders[source.split] / source.name
             try:
                 radiograph = reader.load(path, longest_side=batch.image_size)
                 images[source.image_id] = _image(source, radiograph, batch)
             except DicomReadError as error:
                 failures.append(Failure(source.image_id, source.split, source.name, error.reason, str(error)))
-    if not images and len(kept) == len(records):
-        return BatchResult(batch.number, batch.revision, 0, failures)
-    for image_id, record in kept.items():
-        images[image_id] = _copy(old, record)
-    order = {source.image_id: place for place, source in enumerate(batch.sources)}
-    ordered = sorted(images.values(), key=lambda i: (order.get(i.image_id, len(order)), i.image_id))
+
+        for source in batch.sources:
+            if source.image_id not in kept:
+                read(source)
+        if not images and len(kept) == len(records):
+            return BatchResult(batch.number, batch.revision, 0, len(kept), failures)
+        if kept and (problem := check_shard(old)) is not None:
+            _log.warning("%s; its images are read again", problem)
+            for source in batch.sources:
+                if source.image_id in kept:
+                    read(source)
+            kept = {}
+    stored = len(images)
+    images |= {image_id: _copy(old, record) for image_id, record in kept.items()}
+    if not images:
+        return BatchResult(batch.number, -1, 0, 0, failures)
+    ordered = [images[source.image_id] for source in batch.sources if source.image_id in images]
     new = batch.store / shard_name(batch.number, batch.revision + 1)
     write_shard(new, ordered, compression=batch.compression)
-    return BatchResult(batch.number, batch.revision + 1, len(images) - len(kept), failures)
+    return BatchResult(batch.number, batch.revision + 1, stored, len(kept), failures)
 
 
 def _image(source: Source, radiograph: Radiograph, batch: Batch) -> ShardImage:

@@ -62,13 +62,13 @@ def load_plan(folder: Path, settings: Settings) -> list[list[tuple[str, str]]]:
         made = Settings(**plan["settings"])
         batches = [[(split, name) for split, name in batch] for batch in plan["batches"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: damaged ({error}); delete the folder {folder} and start again") from error
+        raise DataError(f"{path}: damaged ({error}); --restart (restart='always') makes all anew") from error
     for field, word in (("image_size", "image size"), ("compression", "compression"), ("recipe", "recipe")):
         old, new = getattr(made, field), getattr(settings, field)
         if old != new:
             raise DataError(
-                f"{folder}: holds images of {word} {old}, asked for {new}; "
-                "choose another folder, delete this one, or restart"
+                f"{folder}: holds images of {word} {old}, asked for {new}; choose another folder, or "
+                "make this one anew with --restart (restart='always')"
             )
     return batches
 

@@ -7,30 +7,28 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import joblib
 import pandas as pd
 
 from cxr import schema
 from cxr.errors import DataError, ParameterError, RunError, StoreError
-from cxr.preprocess.batch import Batch, BatchResult, ReaderPool, kept_records, process_batch
+from cxr.preprocess.batch import Batch, kept_records
 from cxr.preprocess.plan import Settings, existing_shards, extend, load_plan, save_plan, shard_name
 from cxr.preprocess.sources import Failure, Source, collect
+from cxr.preprocess.workers import execute, retry_timeouts
 from cxr.store import COMPRESSIONS, ShardRecord, read_shard_records, write_atomically, write_index
 
 FAILURE_COLUMNS = [schema.IMAGE_ID, "split", "file", "reason", "message"]
 """Columns of `failures.csv`."""
 
-_LOST_WORKERS = {"KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError"}
-_MAX_RESTARTS = 5
+RESTARTS = ("never", "changed", "always")
 
 _log = logging.getLogger("cxr")
 
@@ -43,21 +41,27 @@ class PreprocessResult:
         stored: Images read and stored by this run.
         skipped: Images that were stored before.
         failed: Files in `failures.csv`.
+        dropped: Images that were stored before and have no file any more.
+        ignored: Subfolders, and files whose name is not an image's.
         seconds: Duration.
     """
 
     stored: int
     skipped: int
     failed: int
+    dropped: int
+    ignored: int
     seconds: float
 
     @property
     def summary(self) -> str:
         """One line for people: counts, duration, speed."""
         speed = f" ({self.stored / self.seconds:.1f} images/s)" if self.stored and self.seconds > 0 else ""
+        dropped = f", dropped {self.dropped:,} (file gone)" if self.dropped else ""
+        ignored = f", ignored {self.ignored:,} (subfolders, other names)" if self.ignored else ""
         return (
-            f"stored {self.stored:,}, skipped {self.skipped:,} (done before), failed {self.failed:,} "
-            f"in {_duration(self.seconds)}{speed}"
+            f"stored {self.stored:,}, skipped {self.skipped:,} (done before), failed {self.failed:,}"
+            f"{dropped}{ignored} in {_duration(self.seconds)}{speed}"
         )
 
 
@@ -71,7 +75,7 @@ def preprocess(
     compression: str = "none",
     max_failed_fraction: float = 0.1,
     seconds_per_file: float = 10.0,
-    restart: bool = False,
+    restart: str = "never",
     progress: Callable[[int, int], None] | None = None,
     sizes: pd.DataFrame | None = None,
 ) -> PreprocessResult:
@@ -80,7 +84,8 @@ def preprocess(
     Writes `out_dir/images/` (see `cxr.store`), `out_dir/dicom_metadata.csv` (image_id, split and
     `schema.HEADER_COLUMNS`) and `out_dir/failures.csv`. A run that was stopped, in whatever way,
     is continued by calling this again: finished shards are kept, files that failed or changed
-    are read again, and the result is that of an undisturbed run, whatever `jobs` is.
+    are read again, images whose file is gone are dropped, and the result is that of an undisturbed
+    run, whatever `jobs` is.
 
     Args:
         sources: Folder of each split, for example `{"train": ..., "test": ...}`.
@@ -91,8 +96,10 @@ def preprocess(
             `sources` and `out_dir` under the same paths. Empty for this machine.
         compression: `none` or `gzip`, see `store.COMPRESSIONS`.
         max_failed_fraction: More failures than this are an error, raised when all is done.
-        seconds_per_file: A file that takes longer fails with `timeout`.
-        restart: Delete what the folder holds first. Needed for other settings than before.
+        seconds_per_file: A file that takes longer is read once more at the end, and then fails with
+            `timeout`.
+        restart: When to delete what the folder holds and make all anew: `never` (other settings than
+            before are then an error), `changed` (when the settings are others) or `always`.
         progress: Called in this thread with (files done, files).
         sizes: Original sizes of files without a header: `image_id` and `rows`, `columns`
             (or `dim0`, `dim1`, as in `train_meta.csv`).
@@ -107,34 +114,46 @@ def preprocess(
         RunError: More than `max_failed_fraction` failed, or the store cannot be written.
     """
     started = time.monotonic()
-    _check(image_size, jobs, compression, max_failed_fraction, seconds_per_file)
+    _check(image_size, jobs, compression, max_failed_fraction, seconds_per_file, restart)
     out_dir = Path(out_dir).resolve()
     folders = {split: Path(folder).resolve() for split, folder in sources.items()}
-    found, failures = collect(folders)
+    files = collect(folders)
     originals = _size_table(sizes)
     store = out_dir / "images"
     settings = Settings(image_size, compression)
+    total = len(files.found) + len(files.failed)
     with ExitStack() as stack:
         try:
             store.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_only_run(store))
             stack.enter_context(_terminate_as_interrupt())
-            if restart:
+            _clear_leftovers(out_dir)
+            if restart == "always" or (restart == "changed" and not _is_of(store, settings)):
                 _clear(store)
-            plan = _plan(store, found, settings)
-            tasks, shards, skipped = _tasks(
-                store, plan, found, folders, originals, settings, seconds_per_file
+            plan = _plan(store, files.found, settings)
+            tasks, shards, skipped, dropped = _tasks(
+                store, plan, files.found, folders, originals, settings, seconds_per_file
             )
-            total = len(found) + len(failures)
-            stored, more = _execute(tasks, shards, jobs, scheduler, progress, total)
-            _write_tables(out_dir, shards, failures + more)
+            count = _counter(total - sum(len(task.sources) for task in tasks), total, progress)
+            results = execute(tasks, jobs=jobs, scheduler=scheduler, progress=count)
+            results = retry_timeouts(tasks, results, scheduler=scheduler)
+            shards |= {number: result.revision for number, result in results.items()}
+            failures = files.failed + [f for result in results.values() for f in result.failures]
+            _write_tables(out_dir, shards, failures)
         except OSError as error:
             raise RunError(
                 f"{error.filename or store}: cannot be written ({error.strerror or error}); "
                 "what is finished is kept, the same command goes on from there"
             ) from error
-    failed = len(failures) + len(more)
-    result = PreprocessResult(stored, skipped, failed, time.monotonic() - started)
+    failed = len(failures)
+    result = PreprocessResult(
+        stored=sum(result.stored for result in results.values()),
+        skipped=skipped + sum(result.kept for result in results.values()),
+        failed=failed,
+        dropped=dropped,
+        ignored=files.ignored,
+        seconds=time.monotonic() - started,
+    )
     if failed > max_failed_fraction * total:
         raise RunError(
             f"{failed:,} of {total:,} files failed, more than the {max_failed_fraction:.0%} allowed; "
@@ -147,7 +166,12 @@ def preprocess(
 
 
 def _check(
-    image_size: int, jobs: int, compression: str, max_failed_fraction: float, seconds_per_file: float
+    image_size: int,
+    jobs: int,
+    compression: str,
+    max_failed_fraction: float,
+    seconds_per_file: float,
+    restart: str,
 ) -> None:
     if not 16 <= image_size <= 8192:
         raise ParameterError(f"image_size must be from 16 to 8192 pixels, got {image_size}")
@@ -159,6 +183,8 @@ def _check(
         raise ParameterError(f"max_failed_fraction must be from 0 to 1, got {max_failed_fraction}")
     if not seconds_per_file > 0:
         raise ParameterError(f"seconds_per_file must be greater than 0, got {seconds_per_file}")
+    if restart not in RESTARTS:
+        raise ParameterError(f"restart must be one of {', '.join(RESTARTS)}, got {restart!r}")
 
 
 def _size_table(sizes: pd.DataFrame | None) -> dict[str, tuple[int, int]]:
@@ -211,16 +237,31 @@ def _terminate_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _clear_leftovers(out_dir: Path) -> None:
+    """Remove what a run that was killed had begun to write."""
+    for pattern in ("images/.*.tmp", ".dicom_metadata.csv.*.tmp", ".failures.csv.*.tmp"):
+        for leftover in out_dir.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_of(store: Path, settings: Settings) -> bool:
+    """Whether a store was made, or begun, with these settings."""
+    try:
+        load_plan(store, settings)
+    except DataError:
+        return False
+    return True
+
+
 def _clear(store: Path) -> None:
-    # The index first: without it the folder is no store, whatever else is still there.
-    for pattern in ("index.csv", "plan.json", "shard-*.h5"):
+    # The index first: without it the folder is no store, whatever else is still there. The plan last:
+    # until all shards are gone, it says of what settings they are.
+    for pattern in ("index.*", "shard-*.h5", "plan.json"):
         for path in store.glob(pattern):
             path.unlink()
 
 
 def _plan(store: Path, found: list[Source], settings: Settings) -> list[list[tuple[str, str]]]:
-    for leftover in store.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
     old = load_plan(store, settings)
     plan = extend(old, found, settings)
     if plan != old or not old:
@@ -236,13 +277,14 @@ def _tasks(
     sizes: dict[str, tuple[int, int]],
     settings: Settings,
     seconds_per_file: float,
-) -> tuple[list[Batch], dict[int, int], int]:
-    """What is left to do, the revision of each batch's shard, and how many images are done."""
+) -> tuple[list[Batch], dict[int, int], int, int]:
+    """What is left to do, the revision of each batch's shard, how many images are done and dropped."""
     present = {(source.split, source.name): source for source in found}
+    ids = {source.image_id for source in found}
     existing = existing_shards(store)
     tasks: list[Batch] = []
     shards: dict[int, int] = {}
-    skipped = 0
+    skipped = dropped = 0
     for number, files in enumerate(plan):
         members = tuple(present[file] for file in files if file in present)
         revision, records = _newest(store, number, existing.get(number, []))
@@ -260,12 +302,13 @@ def _tasks(
             sizes=own,
             seconds_per_file=seconds_per_file,
         )
-        kept = kept_records(batch, records)
-        done = sum(source.image_id in kept for source in members)
-        skipped += done
-        if done < len(members):
+        dropped += sum(record.image_id not in ids for record in records)
+        kept = len(kept_records(batch, records))
+        if kept < max(len(members), len(records)):
             tasks.append(batch)
-    return tasks, shards, skipped
+        else:
+            skipped += kept
+    return tasks, shards, skipped, dropped
 
 
 def _newest(store: Path, number: int, revisions: list[int]) -> tuple[int, list[ShardRecord]]:
@@ -280,92 +323,20 @@ def _newest(store: Path, number: int, revisions: list[int]) -> tuple[int, list[S
     return -1, []
 
 
-# -- the work ----------------------------------------------------------------------------------------
+def _counter(
+    done: int, total: int, progress: Callable[[int, int], None] | None
+) -> Callable[[int], None] | None:
+    """Turn counts of files into (files done, files)."""
+    if progress is None:
+        return None
 
-
-def _execute(
-    tasks: list[Batch],
-    shards: dict[int, int],
-    jobs: int,
-    scheduler: str,
-    progress: Callable[[int, int], None] | None,
-    total: int,
-) -> tuple[int, list[Failure]]:
-    """Do the tasks; enter their shards into `shards`; return images stored and failures."""
-    pending = {task.number: task for task in tasks}
-    done = total - sum(len(task.sources) for task in tasks)
-    if progress is not None:
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
         progress(done, total)
-    stored, failures, restarts = 0, [], 0
-    while pending:
-        before = len(pending)
-        with _workers(min(_jobs_here(jobs), before), scheduler) as submit:
-            for future in as_completed([submit(task) for task in pending.values()]):
-                try:
-                    result: BatchResult = future.result()
-                except Exception as error:
-                    # Files that kill their reader are dealt with inside a task. A worker that is gone
-                    # was killed by somebody else, and no file is to blame.
-                    if type(error).__name__ not in _LOST_WORKERS:
-                        raise
-                    _log.warning("a worker was lost (%s); its files are read again", error)
-                    continue
-                task = pending.pop(result.number)
-                if result.revision >= 0:
-                    shards[result.number] = result.revision
-                stored += result.stored
-                failures += result.failures
-                done += len(task.sources)
-                if progress is not None:
-                    progress(done, total)
-        restarts = restarts + 1 if len(pending) == before else 0
-        if restarts == _MAX_RESTARTS:
-            raise RunError(
-                f"workers were lost {restarts} times in a row without finishing a batch; "
-                "what is finished is kept, the same command goes on from there"
-            )
-    return stored, failures
 
-
-def _jobs_here(jobs: int) -> int:
-    """Number of files to read at the same time; negative numbers count from the cores down."""
-    return max(1, joblib.effective_n_jobs(jobs))
-
-
-@contextmanager
-def _workers(jobs: int, scheduler: str) -> Iterator[Callable[[Batch], Future]]:
-    """A function that starts a task, here or on a cluster; at the end nothing is running any more."""
-    if scheduler:
-        with _client(scheduler) as client:
-            cluster = client.get_executor(pure=False)
-            try:
-                yield lambda task: cluster.submit(process_batch, task)
-            finally:
-                # Cancels what an error or Ctrl-C left behind; otherwise nothing is running.
-                cluster.shutdown(wait=False)
-        return
-    # Threads suffice, because all decoding happens in the readers' own processes.
-    readers, executor = ReaderPool(), ThreadPoolExecutor(jobs)
-    try:
-        yield lambda task: executor.submit(process_batch, task, readers)
-    finally:
-        # The readers first, so that tasks which are running end at once; and then wait for them: a
-        # thread that is inside HDF5 when the interpreter ends would keep it from ending.
-        readers.close()
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _client(scheduler: str) -> AbstractContextManager[Any]:
-    try:
-        import distributed
-    except ImportError as error:
-        raise ParameterError(
-            "scheduler: a Dask cluster needs the package distributed (pip install 'cxr[distributed]')"
-        ) from error
-    try:
-        return distributed.Client(scheduler, timeout="30s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ParameterError(f"scheduler: no Dask scheduler answers at {scheduler!r} ({error})") from error
+    count(0)
+    return count
 
 
 # -- after the work ----------------------------------------------------------------------------------
@@ -373,24 +344,24 @@ def _client(scheduler: str) -> AbstractContextManager[Any]:
 
 def _write_tables(out_dir: Path, shards: dict[int, int], failures: list[Failure]) -> None:
     store = out_dir / "images"
-    contents = [
-        (shard_name(number, revision), read_shard_records(store / shard_name(number, revision)))
-        for number, revision in sorted(shards.items())
+    names = [shard_name(number, revision) for number, revision in sorted(shards.items()) if revision >= 0]
+    # Shard by shard, and equal texts kept once: 400,000 images are a large data set.
+    rows = [
+        tuple(
+            sys.intern(text) for text in (r.image_id, r.split, *(r.header[c] for c in schema.HEADER_COLUMNS))
+        )
+        for name in names
+        for r in read_shard_records(store / name)
     ]
-    headers = pd.DataFrame(
-        [
-            {schema.IMAGE_ID: r.image_id, "split": r.split, **{c: r.header[c] for c in schema.HEADER_COLUMNS}}
-            for _, records in contents
-            for r in records
-        ],
-        columns=[schema.IMAGE_ID, "split", *schema.HEADER_COLUMNS],
-    )
+    headers = pd.DataFrame(rows, columns=[schema.IMAGE_ID, "split", *schema.HEADER_COLUMNS])
+    del rows
     failed = pd.DataFrame([f.__dict__ for f in failures], columns=FAILURE_COLUMNS)
     _write_csv(out_dir / "dicom_metadata.csv", headers.sort_values(["split", schema.IMAGE_ID]))
     _write_csv(out_dir / "failures.csv", failed.sort_values(["split", schema.IMAGE_ID, "file"]))
-    # The index last: it is what makes the folder a store.
-    write_index(store, contents)
-    current = {name for name, _ in contents}
+    del headers
+    # The index last of all: it is what makes the folder a store.
+    write_index(store, ((name, read_shard_records(store / name)) for name in names))
+    current = set(names)
     for path in store.glob("shard-*.h5"):
         if path.name not in current:
             path.unlink(missing_ok=True)

@@ -47,6 +47,21 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class Collection:
+    """What the folders of a data set hold.
+
+    Attributes:
+        found: The files to read, one for each image id.
+        failed: Files that cannot be taken, and why.
+        ignored: Number of subfolders and of files whose name is not an image's.
+    """
+
+    found: list[Source]
+    failed: list[Failure]
+    ignored: int
+
+
 def find_images(folder: Path) -> list[Path]:
     """List the files of a folder that may be radiographs, sorted by name.
 
@@ -63,10 +78,16 @@ def find_images(folder: Path) -> list[Path]:
     Raises:
         DataError: The folder does not exist or cannot be listed.
     """
+    return _list(folder)[0]
+
+
+def _list(folder: Path) -> tuple[list[Path], int]:
+    """Image files, sorted by name, and the number of entries that are none; hidden ones do not count."""
     folder = Path(folder)
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _may_be_image(entry.name) and entry.is_file()]
+            shown = [e for e in entries if not e.name.startswith(".") and e.name.upper() != "DICOMDIR"]
+            names = [entry.name for entry in shown if _may_be_image(entry)]
     except FileNotFoundError as error:
         raise DataError(
             f"{folder}: no such folder; expected one with .dicom, .dcm, .png or .jpg files"
@@ -75,14 +96,17 @@ def find_images(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: a file, expected a folder of images") from error
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
-    return [folder / name for name in sorted(names)]
+    return [folder / name for name in sorted(names)], len(shown) - len(names)
 
 
-def _may_be_image(name: str) -> bool:
-    if name.startswith(".") or name.upper() == "DICOMDIR":
+def _may_be_image(entry: os.DirEntry[str]) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if not (suffix in _SUFFIXES or suffix in ("", ".") or suffix[1:].isdigit()):
         return False
-    suffix = os.path.splitext(name)[1].lower()
-    return suffix in _SUFFIXES or suffix in ("", ".") or suffix[1:].isdigit()
+    # A link to a file that is gone is a radiograph that is missing, and reading it will say so.
+    return entry.is_file(follow_symlinks=False) or (
+        entry.is_symlink() and (os.path.isfile(entry.path) or not os.path.exists(entry.path))
+    )
 
 
 def image_id_of(file: str | Path) -> str:
@@ -92,15 +116,15 @@ def image_id_of(file: str | Path) -> str:
     return stem if suffix.lower() in _SUFFIXES else name
 
 
-def collect(sources: dict[str, Path]) -> tuple[list[Source], list[Failure]]:
+def collect(sources: dict[str, Path]) -> Collection:
     """Find the files of all splits, one for each image id.
 
     Args:
         sources: Folder of each split, in order of precedence.
 
     Returns:
-        The files to read, and a failure for each that shares its id with an earlier one or
-        whose name cannot be an id.
+        The files to read, a failure for each that shares its id with an earlier one or whose name
+        cannot be an id, and how many entries of the folders are no images.
 
     Raises:
         DataError: A folder is missing, or no folder has an image.
@@ -108,8 +132,11 @@ def collect(sources: dict[str, Path]) -> tuple[list[Source], list[Failure]]:
     found: list[Source] = []
     failed: list[Failure] = []
     first: dict[str, Source] = {}
+    ignored = 0
     for split, folder in sources.items():
-        for path in find_images(folder):
+        paths, others = _list(folder)
+        ignored += others
+        for path in paths:
             image_id = image_id_of(path)
             if not image_id.isprintable() or "\\" in image_id:
                 shown = image_id.encode("ascii", "backslashreplace").decode()
@@ -133,4 +160,4 @@ def collect(sources: dict[str, Path]) -> tuple[list[Source], list[Failure]]:
     if not found and not failed:
         where = ", ".join(str(folder) for folder in sources.values())
         raise DataError(f"{where}: no image files (.dicom, .dcm, .png, .jpg, or without suffix)")
-    return found, failed
+    return Collection(found, failed, ignored)

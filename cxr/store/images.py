@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -35,11 +36,12 @@ INDEX_COLUMNS = [
 """Columns of `index.csv`: `rows` and `columns` of the original, `height` and `width` as stored."""
 
 _INDEX = "index.csv"
+_INDEX_HASH = "index.sha256"  # as `sha256sum` writes it, so that `sha256sum -c` reads it
 _COMPARED = ["split", "offset", "nbytes", "rows", "columns", "height", "width", "sha256"]
 
 
 def write_index(folder: Path, shards: Iterable[tuple[str, list[ShardRecord]]]) -> None:
-    """Write `index.csv`, sorted by split and image id.
+    """Write `index.csv`, sorted by split and image id, and its checksum.
 
     Args:
         folder: The store.
@@ -51,7 +53,10 @@ def write_index(folder: Path, shards: Iterable[tuple[str, list[ShardRecord]]]) -
         for r in records
     ]
     table = pd.DataFrame(rows, columns=INDEX_COLUMNS).sort_values(["split", IMAGE_ID], kind="stable")
-    write_atomically(folder / _INDEX, table.to_csv(index=False, lineterminator="\n").encode())
+    text = table.to_csv(index=False, lineterminator="\n").encode()
+    # The index last: it is what makes the folder a store.
+    write_atomically(folder / _INDEX_HASH, f"{hashlib.sha256(text).hexdigest()}  {_INDEX}\n".encode())
+    write_atomically(folder / _INDEX, text)
 
 
 class ImageStore:
@@ -179,7 +184,7 @@ class ImageStore:
             raise self._unknown(image_id) from None
 
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Read every byte and compare it with its checksum.
+        """Read every byte and compare it with its checksum, and the index with the shards.
 
         Args:
             progress: Called with (shards done, shards).
@@ -188,13 +193,26 @@ class ImageStore:
             One line for each problem, naming the shard and, where known, the image; empty
             if the store is as it was written.
         """
-        problems: list[str] = []
+        problems = self._verify_index()
         groups = list(self._index.groupby("shard", sort=True))
         for done, (shard, rows) in enumerate(groups):
             problems += self._verify_shard(str(shard), rows)
             if progress is not None:
                 progress(done + 1, len(groups))
         return problems
+
+    def _verify_index(self) -> list[str]:
+        try:
+            expected = (self.folder / _INDEX_HASH).read_text(encoding="ascii", errors="replace").split()[:1]
+        except OSError as error:
+            return [f"{_INDEX_HASH}: cannot be read ({error.strerror})"]
+        text = (self.folder / _INDEX).read_bytes()
+        problems = []
+        if [hashlib.sha256(text).hexdigest()] != expected:
+            problems.append(f"{_INDEX}: differs from its checksum; preprocessing again writes it anew")
+        listed = set(self._index["shard"])
+        others = sorted(path.name for path in self.folder.glob("shard-*.h5") if path.name not in listed)
+        return problems + [f"{name}: none of its images is in {_INDEX}" for name in others]
 
     def _verify_shard(self, shard: str, rows: pd.DataFrame) -> list[str]:
         path = self.folder / shard
@@ -224,7 +242,8 @@ class ImageStore:
                 differ = [c for c in _COMPARED if row[c] != getattr(record, c)]
                 if differ:
                     problems.append(f"{_INDEX}: image {image_id}: {', '.join(differ)} differ from the shard")
-        return problems
+        lost = sorted((known or {}).keys() - set(rows[IMAGE_ID]))
+        return problems + [f"{_INDEX}: image {image_id} of {shard} is not listed" for image_id in lost]
 
     def _unknown(self, image_id: object) -> StoreError:
         name = str(image_id)
