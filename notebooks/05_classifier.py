@@ -158,10 +158,11 @@ scores.round(3)
 # %%
 ablation = clf.ablation(results, resamples=resamples, seed=seed)
 run.write_csv(ablation, schema.ABLATION_CSV)
+verdict = clf.leak_verdict(ablation)
 run.figure(
     plots.ablation(ablation),
     "01_ablation",
-    "Each group of features alone and together, out of fold, 95 % intervals; last, the gain over pixels.",
+    f"Each group of features alone and together, out of fold; last panel: the gain over pixels. {verdict}",
 )
 
 # %% [markdown]
@@ -184,7 +185,7 @@ Markdown(f"Not tried: {', '.join(empty)}; {absent}." if empty else "Every group 
 # And in words, what the headers alone know:
 
 # %%
-Markdown(f"> **{clf.leak_verdict(ablation)}**")
+Markdown(f"> **{verdict}**")
 
 # %% [markdown]
 # If the header row stands high, the data set leaks: the file says which department sent it. A score
@@ -233,9 +234,9 @@ run.figure(
 )
 
 # %% [markdown]
-# Above the diagonal the model is too cautious, below it too sure. Class weights alone make raw
-# probabilities too high, which calibration takes back. Bins with few images (short bars) have long
-# intervals; do not read them.
+# Points above the diagonal: more images are abnormal than the number says; below it, fewer. Class weights
+# alone make raw probabilities too high, which calibration takes back. Each point stands for about as
+# many images, and an interval that holds the diagonal is no error that these images could show.
 #
 # How far apart do the two kinds of image land? Look at the middle, where they mix.
 

@@ -223,7 +223,8 @@ packed = sorted(path.name for path in (run.root / schema.KERNEL_DIR).glob("*"))
 Markdown(f"In `{schema.KERNEL_DIR}/`: {', '.join(packed)}." if packed else "No parameter file: left out.")
 
 # %% [markdown]
-# `cxr kaggle` writes the same folder from any parameter file, with your own name and title.
+# `cxr kaggle` writes the same folder from any parameter file, with your own name and title. A run that
+# used detector features needs its two files of detections there: mount them and set the paths.
 #
 # ## The score
 #

@@ -88,12 +88,12 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
     tables = {name: table[table["images"] > 0] for name, table in tables.items()}
     if not any(len(table) for table in tables.values()):
         return message("One kind of image only: nothing to calibrate.")
-    figure = new_figure(6.0, 5.8)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
-    top.plot([0, 1], [0, 1], color="#8895a0", linestyle=":", linewidth=1)
-    for place, (color, (name, table)) in enumerate(zip(SERIES, tables.items(), strict=False)):
+    figure = new_figure(6.0, 5.0)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#8895a0", linestyle=":", linewidth=1)
+    for color, (name, table) in zip(SERIES, tables.items(), strict=False):
         spread = [table["observed"] - table["low"], table["high"] - table["observed"]]
-        top.errorbar(
+        axes.errorbar(
             table["p_mean"],
             table["observed"],
             yerr=np.clip(spread, 0, None),
@@ -105,12 +105,11 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
             capsize=2,
             label=name,
         )
-        shift = (place - (len(tables) - 1) / 2) * 0.022
-        bottom.bar(table["p_mean"] + shift, table["images"], width=0.02, color=color)
-    top.set(ylabel="share that is abnormal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    top.set_title("Calibration, 95 % intervals")
-    top.legend(loc="upper left")
-    bottom.set(xlabel="p(abnormal) that the model gives", ylabel="images")
+    images = round(np.mean(np.concatenate([table["images"] for table in tables.values()])))
+    axes.set(xlabel="p(abnormal) that the model gives", ylabel="share that is abnormal")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_title(f"Calibration, 95 % intervals; about {images:,} images a point")
+    axes.legend(loc="upper left")
     return figure
 
 
@@ -153,6 +152,9 @@ def ablation(table: pd.DataFrame) -> Figure:
         for i in np.flatnonzero(np.isfinite(values)):
             sign = "+" if score == "auc_gain" else ""
             axes.text(values[i], i - 0.22, f"{values[i]:{sign}.3f}", ha="center", va="bottom", fontsize=8)
+        if score == "auc_gain":
+            for i in np.flatnonzero(table["setting"] == "pixel"):
+                axes.text(0.0, i, " the reference", ha="left", va="center", fontsize=8, color=INK)
         horizontal(axes, table["setting"].tolist())
         axes.set_ylim(len(table) - 0.5, -0.8)
         axes.margins(x=0.12)

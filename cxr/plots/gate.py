@@ -71,12 +71,16 @@ def _threshold_cells(axes: Axes, table: pd.DataFrame, chosen: Mapping[str, objec
     # A cut never leaves the normal line away: as if its upper threshold could not be reached.
     column = tried["high"].where(tried["mode"] == "filter", np.inf).rename("column")
     cells = tried.pivot_table(index="low", columns=column, values="map")
+    lowest, highest = np.nanmin(cells.to_numpy()), np.nanmax(cells.to_numpy())
     heat(
         axes,
         cells.to_numpy(),
         rows=[f"{v:g}" for v in cells.index],
         columns=[f"{v:g}" if np.isfinite(v) else "never" for v in cells.columns],
         texts=np.vectorize("{:.3f}".format)(cells.to_numpy()),
+        # Differences in the third decimal are noise and must not look like a pattern.
+        low=lowest,
+        high=max(highest, lowest + 0.05),
         turn=False,
     )
     axes.set(ylabel="no box below this p(abnormal)", xlabel="no normal line from this p(abnormal) on")
