@@ -21,7 +21,8 @@
 #
 # - **Reads** `03_features/dicom_pixels_features.csv`, `02_preprocess/dicom_metadata.csv`,
 #   `02_preprocess/images/`, `01_eda/train_full_dataset.csv`, `04_split/folds.csv`
-# - **Writes** `05_classifier/binary_classifier.ubj`, `05_classifier/oof_probabilities.csv`,
+# - **Writes** `05_classifier/binary_classifier.ubj`, `05_classifier/finding_classifier.ubj`,
+#   `05_classifier/ablation.csv`, `05_classifier/oof_probabilities.csv`,
 #   `05_classifier/classifier_post_pred.csv` (test images)
 # - **Time** demo (CPU) about 1 minute; full data set about 10 minutes; no GPU
 
@@ -47,10 +48,11 @@ feature_groups: list[str] = ["pixel"]  # what the gate may know: pixel, header, 
 calibration: str = "sigmoid"  # sigmoid, isotonic or none
 max_rounds: int = 400  # most boosting rounds
 trials: int = 1  # settings to try in the search, the first is the default
-search_seconds: float = 60.0  # s, no new trial after this
+search_seconds: float = 3600.0  # s, safety net: no new trial after this, and a warning
+threads: int = 1  # of XGBoost; the trees are the same whatever it is
 per_finding: bool = True  # also one probability a finding, for re-ranking boxes
-oof_detections: str = ""  # val_predictions.csv of an earlier run, for the feature group "detector"
-test_detections: str = ""  # CSV of detections on the test images, likewise
+oof_detections: str = ""  # 07_evaluation/val_predictions.csv of an earlier run, for the group "detector"
+test_detections: str = ""  # 08_submission/test_detections.csv of the same run
 resamples: int = 500  # bootstrap resamples for intervals
 
 # %% [markdown]
@@ -69,35 +71,40 @@ train_ids, test_ids = store.ids_of("train"), store.ids_of("test")
 # ## Features, by group
 #
 # Pixel features come from notebook 03. Header features get their yes-or-no columns from the training
-# images alone. Detector features need detections made by a model that did not see the image: they
-# join when `oof_detections` names notebook 07's file of an earlier run with the same folds.
+# images alone.
 
 # %%
 columns = ["image_id", *schema.PIXEL_FEATURES]
 pixel = pd.read_csv(run.input(schema.FEATURES_CSV), usecols=columns, dtype={"image_id": str})
 headers = pd.read_csv(run.input(schema.HEADERS_CSV), dtype=str, keep_default_na=False)
-in_train = headers.image_id.isin(train_ids)
-header_train = feat.header_features(headers[in_train])
+header_train = feat.header_features(headers[headers.image_id.isin(train_ids)])
 versions = feat.header_versions(header_train.columns)
-header_test = feat.header_features(headers[~in_train], versions=versions)
+header_test = feat.header_features(headers[headers.image_id.isin(test_ids)], versions=versions)
+tables = [pixel[pixel.image_id.isin(train_ids)], header_train]
+test_tables = [pixel[pixel.image_id.isin(test_ids)], header_test]
 
 # %% [markdown]
-# Without the two files the detector group is empty; the other two are always there, so that they can
-# be compared. Look at how many features each group brings.
+# Detector features must come from a detector that did not see the image, so they need a detector for
+# every fold, and those are trained after this notebook. Hence a second run: the first, with
+# `train_folds` naming all folds, leaves boxes of notebooks 07 and 08; the second gets their paths as
+# `oof_detections` and `test_detections`. Both files carry the fold that each detector left out, and a
+# hash of the table of folds; boxes of a detector that was trained on the image are refused. Look
+# whether the group is there.
 
 # %%
-tables, test_tables = [pixel, header_train], [pixel[pixel.image_id.isin(test_ids)], header_test]
-sizes = store.index[schema.SIZE_COLUMNS]
-if oof_detections:
-    found = pd.read_csv(locate(oof_detections), dtype={"image_id": str})
-    held_out = folds.fold.isin(folds.fold[folds.image_id.isin(found.image_id)])
-    ids = folds.image_id[held_out].tolist()
-    tables.append(feat.detector_features(found, ids, oof_image_ids=ids, sizes=sizes, classes=classes))
-if test_detections:
-    found = pd.read_csv(locate(test_detections), dtype={"image_id": str})
-    test_tables.append(
-        feat.detector_features(found, test_ids, oof_image_ids=test_ids, sizes=sizes, classes=classes)
-    )
+by_fold = feat.read_fold_detections(locate(oof_detections), folds) if oof_detections else {}
+uncovered = sorted(set(folds.fold) - set(by_fold))
+if not uncovered or "detector" in feature_groups:  # asked for and not there: an error that says why
+    sizes = store.index[schema.SIZE_COLUMNS]
+    tables.append(feat.oof_detector_features(by_fold, folds, sizes=sizes, classes=classes))
+absent = f"no out-of-fold detections of fold {', '.join(map(str, uncovered))}" if uncovered else ""
+Markdown(f"Detector features are left out: {absent}." if absent else "Detector features of every fold.")
+
+# %% [markdown]
+# Without them the rows of the comparison below that need them stay empty, for the reason above. Look
+# at how many features each group brings.
+
+# %%
 features = feat.join_features(*tables)
 features = features[features.image_id.isin(folds.image_id)]
 pd.Series([feat.feature_group(name) for name in features.columns[1:]], name="group").value_counts().to_frame()
@@ -108,21 +115,27 @@ pd.Series([feat.feature_group(name) for name in features.columns[1:]], name="gro
 
 # %%
 labels = clf.image_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
-settings = {"calibration": calibration, "max_rounds": max_rounds, "trials": trials,
-            "search_seconds": search_seconds, "seed": seed}  # fmt: skip
+settings = {"calibration": calibration, "max_rounds": max_rounds, "seed": seed, "threads": threads}
+search = {"trials": trials, "search_seconds": search_seconds}
 Markdown(f"{len(labels):,} images, {labels.mean():.0%} of them abnormal.")
 
 # %% [markdown]
 # ## Out of fold
 #
 # For each fold a model is trained on the others, stopped early inside them, and calibrated inside
-# them. Each image's probability comes from the model that never saw it. Look for a message: with one
-# kind of image only there is nothing to learn.
+# them. Each image's probability comes from the model that never saw it. Every group of features has
+# its turn; the settings of the trees are searched once, for the groups that the gate uses. Look for a
+# message: with one kind of image only there is nothing to learn.
 
 # %%
-cv = clf.cross_validate(features, labels, folds, groups=tuple(feature_groups), **settings)
+results = clf.compare_groups(
+    features, labels, folds, groups=feature_groups, **settings, **search, progress=run.progress("settings")
+)
+used = clf.setting_name(feature_groups)
+cv = results[used]
 truth, p = cv.oof["abnormal"].to_numpy(), cv.oof["p_abnormal"].to_numpy()
-Markdown(cv.message or f"Trained on {', '.join(feature_groups)} features, {len(cv.models)} folds.")
+rounds = ", ".join(str(model.rounds) for model in cv.models.values())
+Markdown(cv.message or f"Trained on {used} features, {len(cv.models)} folds, {rounds} rounds.")
 
 # %% [markdown]
 # The message says what was trained, or why nothing could be. Then the scores of these out-of-fold
@@ -143,29 +156,36 @@ scores.round(3)
 # Look at the first row: what the header knows without the image.
 
 # %%
-ablation = clf.ablation(
-    features, labels, folds, **settings, resamples=resamples, progress=run.progress("settings")
-)
+ablation = clf.ablation(results, resamples=resamples, seed=seed)
+run.write_csv(ablation, schema.ABLATION_CSV)
+verdict = clf.leak_verdict(ablation)
 run.figure(
     plots.ablation(ablation),
     "01_ablation",
-    "Each group of features alone and together, out of fold, with 95 % intervals.",
+    f"Each group of features alone and together, out of fold; last panel: the gain over pixels. {verdict}",
 )
 
 # %% [markdown]
-# Dots are values, lines are intervals; two settings whose lines overlap have not been told apart. The
-# same as numbers:
+# Dots are values, lines are 95 % intervals of each score by itself. To compare two rows, do not hold
+# these lines against each other: both were scored on the same images, and what is hard for one is hard
+# for the other. The last panel resamples the *difference* to the pixel features; a line that stays
+# clear of zero is a difference. The same as numbers, each with its interval:
 
 # %%
-columns = ["setting", "n_features", "images", "auc", "auc_low", "auc_high", "ap", "accuracy", "brier"]
-ablation[columns].round(3)
+clf.readable(ablation)
 
 # %% [markdown]
-# And in words, if the headers alone know too much:
+# Which rows are empty, and why:
 
 # %%
-warning = clf.leak_warning(ablation)
-Markdown(f"> **{warning}**" if warning else "The header alone says no more than it should.")
+empty = ablation.setting[ablation.images == 0].tolist()
+Markdown(f"Not tried: {', '.join(empty)}; {absent}." if empty else "Every group was tried.")
+
+# %% [markdown]
+# And in words, what the headers alone know:
+
+# %%
+Markdown(f"> **{verdict}**")
 
 # %% [markdown]
 # If the header row stands high, the data set leaks: the file says which department sent it. A score
@@ -174,14 +194,14 @@ Markdown(f"> **{warning}**" if warning else "The header alone says no more than 
 #
 # ## ROC and precision-recall
 #
-# Look at the width of the bands as much as at the lines: two models whose bands overlap have not been
-# told apart.
+# The bands say how far each curve might move with other images. They do not say whether two models
+# differ: the table below does.
 
 # %%
-curves = {"used by the gate": p}
-if "header" not in feature_groups:
-    with_header = clf.cross_validate(features, labels, folds, groups=("pixel", "header"), **settings)
-    curves["with header features"] = with_header.oof["p_abnormal"].to_numpy()
+other = "pixel" if "header" in feature_groups else "pixel+header"
+curves = {f"used by the gate ({used})": p}
+if other in results:
+    curves[other] = results[other].oof["p_abnormal"].to_numpy()
 run.figure(
     plots.roc_and_pr(truth, curves, seed=seed),
     "02_roc_pr",
@@ -190,7 +210,16 @@ run.figure(
 
 # %% [markdown]
 # On the left the dotted diagonal is guessing; on the right the dotted line is the share of abnormal
-# images, which is what guessing gets.
+# images, which is what guessing gets. Now the second curve minus the first, both on the same resampled
+# images.
+
+# %%
+difference = clf.paired_differences(truth, list(curves.values())[-1], p, resamples=resamples, seed=seed)
+difference.round(3)
+
+# %% [markdown]
+# Where `low` and `high` have the same sign, the two models have been told apart, however much their
+# bands overlap.
 #
 # ## Is a probability of one half really one half?
 #
@@ -205,9 +234,9 @@ run.figure(
 )
 
 # %% [markdown]
-# Above the diagonal the model is too cautious, below it too sure. Class weights alone make raw
-# probabilities too high, which calibration takes back. Bins with few images (short bars) have long
-# intervals; do not read them.
+# Points above the diagonal: more images are abnormal than the number says; below it, fewer. Class weights
+# alone make raw probabilities too high, which calibration takes back. Each point stands for about as
+# many images, and an interval that holds the diagonal is no error that these images could show.
 #
 # How far apart do the two kinds of image land? Look at the middle, where they mix.
 
@@ -276,15 +305,36 @@ run.figure(
 #
 # ## The final model
 #
-# Trained once more on all training images, saved as data (UBJ) with the names and the order of its
-# features, and applied to the test images.
+# Trained once more on all training images and saved as data (UBJ) with the names and the order of its
+# features. The test images get their features in the same order; detector features, if used, once from
+# each detector.
 
 # %%
-model = clf.fit(features, labels, folds=folds, groups=tuple(feature_groups), **settings)
+model = clf.fit(features, labels, folds=folds, groups=feature_groups, **settings, **search)
 digest = clf.save(model, run.output(schema.CLASSIFIER_UBJ))
-on_test = feat.join_features(*test_tables)
-test_p = model.predict(on_test) if len(on_test) else pd.DataFrame(columns=["image_id", "p_abnormal"])
-Markdown(f"{len(model.feature_names)} features, {model.rounds} rounds, sha256 `{digest[:12]}…`")
+on_test = [feat.join_features(*test_tables)]
+if "detector" in feature_groups:
+    unseen = sorted(set(test_ids) - set(folds.image_id))
+    on_test = [
+        feat.join_features(*test_tables, feat.detector_features(
+            found, test_ids, oof_image_ids=unseen, sizes=sizes, classes=classes))
+        for found in feat.read_fold_detections(locate(test_detections), folds).values()
+    ]  # fmt: skip
+Markdown(
+    f"{len(model.feature_names)} features, {model.rounds} rounds, sha256 `{digest[:12]}…` {model.message}"
+)
+
+# %% [markdown]
+# Then it is read back from its file, which compares the names and the order of the features with those
+# of the test images. Where there are several detectors, the probability is the mean over them: each
+# of the inputs looks like what the model was trained on, which averaged boxes would not.
+
+# %%
+names = feat.feature_names(on_test[0], feature_groups)
+reloaded = clf.load(run.output(schema.CLASSIFIER_UBJ), feature_names=names)
+answers = pd.concat([reloaded.predict(table) for table in on_test])
+test_p = answers.groupby("image_id", sort=False).mean().reset_index()
+Markdown(f"{len(test_p):,} test images, mean p(abnormal) {test_p.p_abnormal.mean():.2f}.")
 
 # %% [markdown]
 # The hash is written beside the file and checked when it is loaded: a flipped bit would otherwise
@@ -292,18 +342,29 @@ Markdown(f"{len(model.feature_names)} features, {model.rounds} rounds, sha256 `{
 #
 # ## One probability a finding
 #
-# The same trees with one output for each finding. Notebooks 07 and 08 may use them to move boxes up
-# or down within the image. Look at the names of the columns.
+# The same settings of the trees, with one output for each finding. Notebooks 07 and 08 may use them to
+# move boxes up or down within the image.
 
 # %%
 oof = cv.oof
 if per_finding:
     findings = clf.finding_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
-    multi = clf.cross_validate(features, findings, folds, groups=tuple(feature_groups), **settings)
+    common = {"groups": feature_groups, **settings}
+    searched = {fold: fitted.parameters for fold, fitted in cv.models.items()}
+    multi = clf.cross_validate(features, findings, folds, tree_settings=searched, **common)
     oof = oof.merge(multi.oof.drop(columns="fold"), on="image_id")
-    if len(on_test):
-        multi_model = clf.fit(features, findings, folds=folds, groups=tuple(feature_groups), **settings)
-        test_p = test_p.merge(multi_model.predict(on_test), on="image_id")
+    clf.save(
+        clf.fit(features, findings, folds=folds, tree_settings=model.parameters, **common),
+        run.output(schema.FINDINGS_UBJ),
+    )
+    reloaded = clf.load(run.output(schema.FINDINGS_UBJ), feature_names=names)
+    answers = pd.concat([reloaded.predict(table) for table in on_test])
+    test_p = test_p.merge(answers.groupby("image_id", sort=False).mean().reset_index(), on="image_id")
+
+# %% [markdown]
+# Both tables are written, one row an image. Look at the names of the columns.
+
+# %%
 run.write_csv(oof, schema.OOF_CSV)
 run.write_csv(test_p, schema.CLASSIFIER_TEST_CSV)
 oof.head()
@@ -324,4 +385,4 @@ oof.head()
 print("images", len(oof), "abnormal", int(oof.abnormal.sum()))
 print("test images", len(test_p))
 print("features", len(model.feature_names), "of groups", ", ".join(model.groups))
-print("settings compared", ", ".join(ablation.setting))
+print("settings compared", ", ".join(results))

@@ -18,9 +18,11 @@
 # images is known (in a study, or on the phantom), the score is printed at the end.
 #
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `02_preprocess/failures.csv`,
-#   `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`; where they are there
+#   `04_split/folds.csv`, `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`; where
+#   they are there
 #   `sample_submission.csv`, `test_truth.csv`
 # - **Writes** `08_submission/test_predictions.csv`, `08_submission/test_predictions_reformatted.csv`,
+#   `08_submission/test_detections.csv` with `08_submission/test_detections.json`,
 #   `08_submission/kernel/`, and with a truth `08_submission/score.json`
 # - **Time** demo (CPU) under 1 minute; full data set about 10 minutes on one GPU
 
@@ -31,7 +33,9 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cxr import annotations as ann
+from cxr import boxes as box
 from cxr import chain, kaggle, metrics, plots, schema, submission
+from cxr import features as feat
 from cxr.detector.folds import best_checkpoints
 from cxr.detector.prediction import load_detector, predict_store
 from cxr.rundir import RunDir, locate
@@ -53,9 +57,9 @@ max_boxes: int = 300  # most boxes an image
 tta_flip: bool = True  # also look at the mirror image
 tta_scales: list[float] = [1.0]  # also look at other sizes
 fusion_iou: float = 0.55  # boxes of several looks that overlap more than this are one
-gate_mode: str = "auto"  # auto takes notebook 07's choice; soft, filter or none
+gate_mode: str = "auto"  # auto takes notebook 07's choice; soft, cut, filter or none
 gate_power: float = 1.0  # soft: power of p(abnormal) that scales the boxes
-gate_low: float = 0.1  # filter: below this an image is called normal
+gate_low: float = 0.1  # cut and filter: below this p(abnormal) an image keeps no box
 gate_high: float = 0.9  # filter: from this on an image gets no normal line
 gate_rerank: float = 0.0  # power of the finding's own probability that scales its boxes
 iou_threshold: float = 0.4  # a box hits when it overlaps the truth by more than this
@@ -68,6 +72,7 @@ gallery_images: int = 8  # images in each gallery
 
 # %%
 run = RunDir(run_dir, "08_submission")
+run.output(schema.SCORE_JSON).unlink(missing_ok=True)  # an old score must not outlive its submission
 data = locate(data_dir)
 classes = ann.read_classes(data)
 store = ImageStore(run.input(schema.IMAGES_DIR))
@@ -81,27 +86,54 @@ Markdown(f"{len(image_ids):,} images to answer for, {len(test_ids):,} of them re
 # %% [markdown]
 # ## Predictions
 #
-# Every detector looks at every test image; where there are several, boxes that overlap are fused into
-# one. Look at the number of boxes.
+# Every detector looks at every test image, one after the other. Look at the number of boxes.
 
 # %%
 trained = best_checkpoints(run.input(schema.CHECKPOINTS_DIR))
 files = [locate(path) for path in checkpoints] or list(trained.values())
 looks = {"flip": tta_flip, "scales": tuple(tta_scales), "fusion_iou": fusion_iou}
-found = predict_store(
-    [load_detector(path) for path in files], store, [i for i in image_ids if i in store],
-    batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
-    progress=run.progress("images"),
-)  # fmt: skip
-Markdown(f"{len(found):,} boxes from {len(files)} detector(s).")
+by_detector = [
+    predict_store(
+        load_detector(path), store, [i for i in image_ids if i in store],
+        batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
+        progress=run.progress("images"),
+    )
+    for path in files
+]  # fmt: skip
+Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
+
+# %% [markdown]
+# These boxes, before any gate and with the fold that each detector left out, are kept for notebook 05 of
+# a later run (`test_detections`), which makes features of them. Detectors of another run have no folds
+# here, so theirs are not kept.
+
+# %%
+folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+run.output(schema.TEST_DETECTIONS_CSV).unlink(missing_ok=True)
+if not checkpoints:
+    marked = [table.assign(fold=fold) for fold, table in zip(trained, by_detector, strict=True)]
+    run.write_csv(pd.concat(marked, ignore_index=True), schema.TEST_DETECTIONS_CSV)
+    run.write_json(feat.fold_record(folds, trained), schema.TEST_DETECTIONS_JSON)
+
+# %% [markdown]
+# Where there are several detectors, boxes that overlap become one, and a box that one of them did not
+# draw loses score.
+
+# %%
+found = by_detector[0]
+if len(by_detector) > 1:
+    fused = box.fuse_detections(by_detector, iou_threshold=fusion_iou)
+    found = fused[schema.DETECTION_COLUMNS].groupby("image_id", sort=False).head(max_boxes)
+Markdown(f"{len(found):,} boxes to gate.")
 
 # %% [markdown]
 # Weak boxes are kept: they cost nothing, and sometimes hit.
 #
 # ## The gate
 #
-# Each image gets a normal line with the score 1 - p(abnormal), graded, never simply 0 or 1. An image
-# that could not be read still needs an answer: it gets the mean probability and no boxes.
+# Notebook 07 chooses among gates that give every image a normal line with the score 1 - p(abnormal),
+# graded, never simply 0 or 1. (A filter, or no gate, set by hand does not; the line below counts.) An
+# image that could not be read still needs an answer: it gets the mean probability and no boxes.
 
 # %%
 answers = pd.read_csv(run.input(schema.CLASSIFIER_TEST_CSV), dtype={"image_id": str}).set_index("image_id")
@@ -113,7 +145,11 @@ if gate_mode == "auto":
     names = ("mode", "power", "low", "high", "rerank")
     chosen = submission.Gate(**{name: evaluation[f"gate_{name}"] for name in names})
 gated = submission.apply_gate(chosen, found, p_abnormal, p_findings=p_findings, classes=classes)
-Markdown(f"Gate: **{chosen.describe()}**{', chosen in notebook 07' if gate_mode == 'auto' else ''}.")
+graded = gated[(gated.class_id == classes.normal_id) & gated.score.between(0, 1, inclusive="neither")]
+Markdown(
+    f"Gate: **{chosen.describe()}**{', chosen in notebook 07' if gate_mode == 'auto' else ''}. "
+    f"{graded.image_id.nunique():,} of {len(image_ids):,} images have a graded normal line."
+)
 
 # %% [markdown]
 # The gate was chosen on validation images by mAP. Choosing it here, by the score of the test images,
@@ -187,7 +223,8 @@ packed = sorted(path.name for path in (run.root / schema.KERNEL_DIR).glob("*"))
 Markdown(f"In `{schema.KERNEL_DIR}/`: {', '.join(packed)}." if packed else "No parameter file: left out.")
 
 # %% [markdown]
-# `cxr kaggle` writes the same folder from any parameter file, with your own name and title.
+# `cxr kaggle` writes the same folder from any parameter file, with your own name and title. A run that
+# used detector features needs its two files of detections there: mount them and set the paths.
 #
 # ## The score
 #
@@ -205,37 +242,39 @@ if scored:
 print(card.text() if scored else "No test_truth.csv: nothing to score here.")
 
 # %% [markdown]
-# The table is read as in notebook 07. Next, three numbers to compare: with the gate, without it, and
-# without any model at all.
+# The table is read as in notebook 07. Next, four numbers to compare: with the gate, with the normal
+# line only, without either, and without any model at all.
 
 # %%
-bars = []
 if scored:
-    plain = submission.gate(found, p_abnormal, mode="none", classes=classes)
-    normal = submission.all_normal(image_ids, classes=classes)
-    without = metrics.scorecard(plain, truth, **common).totals
-    floor = metrics.scorecard(normal, truth, **common).totals
-    extra = {"map_without_gate": without["map"], "map_all_normal": floor["map"]}
-    run.write_json(card.as_dict() | extra, schema.SCORE_JSON)
-    named = {"this submission": card.totals, "without the gate": without, "every image normal": floor}
-    bars = [
-        {"name": n, "value": t["map"], "low": t["map_low"], "high": t["map_high"]} for n, t in named.items()
-    ]
-comparison = pd.DataFrame(bars, columns=["name", "value", "low", "high"])
+    gates = submission.compare_gates(
+        {"this submission": parsed} | submission.baselines(found, p_abnormal, classes=classes),
+        truth, image_ids, classes=classes, iou_threshold=iou_threshold, resamples=resamples, seed=seed,
+    )  # fmt: skip
+    names = ("map_normal_line_only", "map_without_gate", "map_all_normal")
+    others = dict(zip(names, gates["map"][1:], strict=True))
+    gain = {f"gate_{name}": gates.loc[0, name] for name in ("gain", "gain_low", "gain_high")}
+    run.write_json(card.as_dict() | others | gain, schema.SCORE_JSON)
+gates.round(4) if scored else "Nothing to compare."
 
 # %% [markdown]
-# Look where the lower end of the first line lies against the other two dots.
+# `gain` is the difference to the normal line only, on the same resampled images, so its interval is
+# narrower than those of the scores. The first row's is the gate's own worth: look whether it holds zero.
+# The step from the third row to the second is the normal line, which needs a classifier but no gate.
 
 # %%
+columns = {"map": "value", "map_low": "low", "map_high": "high"}
+comparison = gates.rename(columns=columns) if scored else pd.DataFrame(columns=["name", "value"])
 run.figure(
     plots.scores_with_intervals(comparison, title="Score on the test images", label="mAP over all classes"),
     "02_score",
-    "Score of the submission with its 95 % interval, without the gate, and for calling every image normal.",
+    "Score of the submission with its 95 % interval, and what less than it would score.",
 )
 
 # %% [markdown]
-# The mean over all classes counts the normal class as one of them, so the gate moves it most. The
-# mean over the findings says how good the boxes are.
+# The mean over all classes counts the normal class as one of them, so the normal line moves it most. The
+# mean over the findings (`map_findings`) says how good the boxes are: a gate that lifts the first and
+# lowers the second helps the normal class at the boxes' cost.
 #
 # ## Summary
 #

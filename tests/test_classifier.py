@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,14 @@ import pytest
 import xgboost as xgb
 from sklearn import metrics as sk
 
-from cxr import classifier, features, schema
+from cxr import classifier, features, phantom, schema, splits
+from cxr.annotations import read_annotations
 from cxr.classifier.calibration import Calibrator, fit_calibrator
 from cxr.classifier.scores import auc
 from cxr.errors import CheckpointError, DataError, ParameterError
+from cxr.phantom import picture
 from cxr.phantom.headers import draw_header
+from cxr.preprocess import preprocess
 
 FAST = {"max_rounds": 20, "early_stopping_rounds": 5, "learning_rate": 0.2}
 
@@ -100,7 +105,7 @@ def test_labels_of_a_fold_do_not_reach_what_scores_it() -> None:
     table, folds = make_features(labels, signal=1.5), make_folds(labels)
     held_out = labels.index.isin(folds["image_id"][folds["fold"] == 2])
     turned = labels.where(~held_out, 1 - labels)
-    settings = {"calibration": "isotonic", "trials": 2, "max_rounds": 6}
+    settings = {"trials": 2, "max_rounds": 6}
     first = classifier.cross_validate(table, labels, folds, **settings).oof
     second = classifier.cross_validate(table, turned, folds, **settings).oof
     fold_two = first["fold"] == 2
@@ -141,6 +146,9 @@ def test_cross_validation_refuses_what_it_cannot_do() -> None:
         classifier.cross_validate(table, labels, folds.assign(fold=0))
     with pytest.raises(DataError, match=r"1 images have no features \(first: image00003\)"):
         classifier.cross_validate(table.drop(index=3), labels, folds)
+    gaps = table.assign(detector_score_0=np.where(np.arange(30) < 6, 0.5, np.nan))
+    with pytest.raises(DataError, match=r"of 24 images have no detector features .* every fold are needed"):
+        classifier.cross_validate(gaps, labels, folds, groups=["pixel", "detector"])
     with pytest.raises(DataError, match="no feature of the groups header"):
         classifier.cross_validate(table, labels, folds, groups=["header"])
     with pytest.raises(ParameterError, match="trials >= 1"):
@@ -149,14 +157,36 @@ def test_cross_validation_refuses_what_it_cannot_do() -> None:
         classifier.fit(table, labels[:0])
 
 
-def test_the_search_is_seeded_and_bounded_in_time() -> None:
+def test_the_search_is_seeded_and_says_loudly_when_the_clock_stopped_it(caplog) -> None:
     labels = make_labels(80)
     table = make_features(labels, signal=1.0)
     full = classifier.fit(table, labels, trials=4, seed=1, **FAST)
-    assert full.parameters["tried"] == 4
+    assert full.parameters["tried"] == 4 and full.message == ""
     assert full.parameters == classifier.fit(table, labels, trials=4, seed=1, **FAST).parameters
     hurried = classifier.fit(table, labels, trials=1000, search_seconds=0.0, seed=1, **FAST)
     assert hurried.parameters["tried"] == 1
+    assert "stopped the search after 1 of 1000 settings" in hurried.message
+    assert hurried.message in caplog.text and caplog.records[0].levelname == "WARNING"
+    cross = classifier.cross_validate(
+        table, labels, make_folds(labels), trials=1000, search_seconds=0.0, **FAST
+    )
+    assert "stopped the search" in cross.message
+
+
+def test_settings_that_were_found_are_used_again_without_a_search() -> None:
+    labels = make_labels(80)
+    table = make_features(labels, signal=1.0)
+    found = classifier.fit(table, labels, trials=4, seed=1, **FAST)
+    again = classifier.fit(table, labels, trials=4, tree_settings=found.parameters, seed=1, **FAST)
+    assert again.parameters["tried"] == 1 and again.rounds == found.rounds
+    assert again.predict(table).equals(found.predict(table))
+
+
+def test_the_trees_do_not_depend_on_the_number_of_threads() -> None:
+    labels = make_labels(2000)
+    table = make_features(labels, signal=1.0)
+    one, two = (classifier.fit(table, labels, threads=threads, **FAST) for threads in (1, 2))
+    assert one.predict(table).equals(two.predict(table))
 
 
 # -- one class, several classes ----------------------------------------------------------------------
@@ -177,8 +207,9 @@ def test_a_single_class_gives_a_constant_and_says_so(value: int, kind: str, tmp_
     loaded = classifier.load(tmp_path / "model.ubj")
     assert loaded.message == model.message != ""
     assert loaded.predict(table)["p_abnormal"].tolist() == [pytest.approx((40 * value + 1) / 42)] * 40
-    only = classifier.ablation(table, labels, folds)
-    assert np.isnan(only.loc[0, "auc"]) and classifier.leak_warning(only) == ""
+    only = classifier.ablation({"header": result}, resamples=10)
+    assert np.isnan(only.loc[0, "auc"])
+    assert classifier.leak_verdict(only).startswith("Cannot tell whether the headers leak: not tried, or")
 
 
 def test_findings_are_learned_at_once_and_a_finding_without_examples_is_constant() -> None:
@@ -220,11 +251,28 @@ def test_calibration_finds_the_probabilities_behind_the_margins(method: str) -> 
 
 
 def test_calibration_of_margins_that_rank_the_wrong_way_is_the_prevalence() -> None:
-    margin, labels = np.linspace(-2, 2, 400), np.repeat([1, 0], [100, 300])
+    margin, labels = np.linspace(-2, 2, 1200), np.repeat([1, 0], [300, 900])
     assert fit_calibrator(margin, labels, method="sigmoid")(margin) == pytest.approx(0.25, abs=0.01)
     assert fit_calibrator(margin, labels, method="isotonic")(margin) == pytest.approx(0.25, abs=0.01)
     with pytest.raises(ParameterError, match="expected one of sigmoid, isotonic, none, got 'platt'"):
         fit_calibrator(margin, labels, method="platt")
+    with pytest.raises(ParameterError, match="isotonic needs at least 1,000 training images, got 999"):
+        fit_calibrator(margin[:999], labels[:999], method="isotonic")
+
+
+def test_on_pure_noise_the_probabilities_are_hardly_worse_than_the_prevalence() -> None:
+    """Margins taken where each inner model suits its own held-out images best would be too sure."""
+    excess = []
+    for seed in (0, 1, 6):
+        draws = np.random.default_rng(seed)
+        labels = pd.Series((draws.random(300) < 0.33).astype(int), index=ids(300), name="abnormal")
+        table = pd.DataFrame({f"lbp_{i}": draws.permutation(300) for i in range(10)})
+        table.insert(0, "image_id", labels.index)
+        settings = {"learning_rate": 0.1, "early_stopping_rounds": 15, "seed": seed}
+        oof = classifier.cross_validate(table, labels, make_folds(labels), **settings).oof
+        prevalence = np.full(300, labels.mean())
+        excess.append(sk.log_loss(labels, oof["p_abnormal"]) - sk.log_loss(labels, prevalence))
+    assert np.mean(excess) < 0.008
 
 
 def test_plain_and_constant_calibrators() -> None:
@@ -269,6 +317,24 @@ def test_bootstrap_equals_scoring_the_resampled_images() -> None:
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     assert table.loc[["auc", "ap"], "low"].to_numpy() == pytest.approx(low)
     assert table.loc[["auc", "ap"], "high"].to_numpy() == pytest.approx(high)
+
+
+def test_paired_differences_score_both_on_the_same_resamples() -> None:
+    draws = np.random.default_rng(3)
+    truth = (draws.random(400) < 0.4).astype(int)
+    good = np.clip(0.25 * truth + draws.random(400) * 0.7, 0, 1)
+    better = np.clip(good + 0.04 * (2 * truth - 1), 0, 1)
+    table = classifier.paired_differences(truth, better, good, resamples=64, seed=5).set_index("score")
+    rows = np.random.default_rng(5).integers(0, 400, (64, 400))
+    samples = [sk.roc_auc_score(truth[r], better[r]) - sk.roc_auc_score(truth[r], good[r]) for r in rows]
+    value = sk.roc_auc_score(truth, better) - sk.roc_auc_score(truth, good)
+    expected = [value, *np.percentile(samples, [2.5, 97.5])]
+    assert table.loc["auc", ["value", "low", "high"]].tolist() == pytest.approx(expected)
+    apart = [classifier.scores(truth, p, resamples=64).set_index("score").loc["auc"] for p in (good, better)]
+    assert apart[0]["high"] > apart[1]["low"] and table.loc["auc", "low"] > 0, "bands overlap, yet told apart"
+    same = classifier.paired_differences(truth, good, good, resamples=10)
+    assert (same[["value", "low", "high"]] == 0).all(axis=None)
+    assert classifier.paired_differences([], [], [], resamples=10)["value"].isna().all()
 
 
 def test_scores_of_one_class_and_of_nothing() -> None:
@@ -320,32 +386,111 @@ def test_headers_that_leak_are_found_out() -> None:
     labels = make_labels(400)
     headers = features.header_features(header_table(labels, leak=True))
     table = features.join_features(make_features(labels, signal=0.5), headers)
-    report = classifier.ablation(table, labels, make_folds(labels), resamples=50, **FAST)
-    assert report["setting"].tolist() == ["header", "pixel", "pixel+header"]
+    results = classifier.compare_groups(table, labels, make_folds(labels), **FAST)
+    assert list(results) == ["header", "pixel", "pixel+header"]
+    report = classifier.ablation(results, resamples=50)
+    assert report["setting"].tolist() == list(classifier.ABLATION_SETTINGS), "also those not tried"
     assert report["auc"][0] > 0.85 > 0.7 > report["auc"][1]
-    warning = classifier.leak_warning(report)
-    assert warning.startswith("Warning: the DICOM headers alone") and "Keep them off" in warning
-    assert classifier.leak_warning(report[1:2]) == "", "no header setting, no warning"
+    assert report["auc"][3:].isna().all() and (report["images"][3:] == 0).all()
+    gain = report.loc[2]
+    assert gain["auc_gain"] == pytest.approx(gain["auc"] - report["auc"][1]) and gain["auc_gain_low"] > 0
+    verdict = classifier.leak_verdict(report)
+    assert verdict.startswith("Warning: the DICOM headers alone") and "Keep them off" in verdict
+    shown = classifier.readable(report).set_index("setting")
+    assert shown.loc["detector", "accuracy"] == "-"
+    low, high = report.loc[0, ["accuracy_low", "accuracy_high"]]
+    assert shown.loc["header", "accuracy"].endswith(f"({low:.3f} to {high:.3f})")
 
 
 def test_headers_that_do_not_leak_are_not_blamed() -> None:
     labels = make_labels(1200)
     headers = features.header_features(header_table(labels, leak=False))
-    report = classifier.ablation(headers, labels, make_folds(labels), resamples=50, **FAST)
-    assert report["auc"].tolist() == [pytest.approx(0.5, abs=0.05)]
-    assert classifier.leak_warning(report) == ""
+    results = classifier.compare_groups(headers, labels, make_folds(labels), groups=["header"], **FAST)
+    report = classifier.ablation(results, resamples=50)
+    assert report["auc"][0] == pytest.approx(0.5, abs=0.05)
+    assert classifier.leak_verdict(report).startswith("No leak seen: the headers alone reach AUC 0.")
 
 
-def test_ablation_compares_settings_on_the_images_that_have_detections() -> None:
+def verdict_table(auc: float, low: float, high: float, gain: tuple[float, float, float]) -> pd.DataFrame:
+    names = ["setting", "images", "auc", "auc_low", "auc_high", "auc_gain", "auc_gain_low", "auc_gain_high"]
+    rows = [("header", 90, auc, low, high, 0, 0, 0), ("pixel", 90, 0.7, 0.6, 0.8, *[np.nan] * 3)]
+    return pd.DataFrame([*rows, ("pixel+header", 90, 0.7, 0.6, 0.8, *gain)], columns=names)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((0.56, 0.51, 0.61, (0.03, 0.01, 0.05)), "^Warning.*Keep them off"),
+        (
+            (0.56, 0.51, 0.61, (0.03, -0.01, 0.05)),
+            r"^Warning.*\+0\.030 .95% interval -0\.010.* add nothing",
+        ),
+        (
+            (0.62, 0.45, 0.79, (0.0, 0.0, 0.0)),
+            "^Cannot tell.*0.620 .95% interval 0.450 to 0.790. on 90 images",
+        ),
+        ((0.51, 0.46, 0.56, (0.0, 0.0, 0.0)), "^No leak seen: the headers alone reach AUC 0.510"),
+    ],
+)
+def test_the_verdict_tells_no_leak_from_too_few_images(numbers: tuple, expected: str) -> None:
+    assert re.search(expected, classifier.leak_verdict(verdict_table(*numbers)))
+
+
+def test_groups_are_compared_with_the_settings_searched_for_the_ones_in_use() -> None:
     labels = make_labels(100)
-    table = make_features(labels, signal=1.0)
-    found = pd.DataFrame({"image_id": labels.index[:60], "detector_score_0": labels.to_numpy()[:60] * 0.5})
-    report = classifier.ablation(
-        features.join_features(table, found), labels, make_folds(labels), resamples=20, **FAST
+    found = pd.DataFrame({"image_id": labels.index, "detector_score_0": labels.to_numpy() * 0.5})
+    table, folds = features.join_features(make_features(labels, signal=1.0), found), make_folds(labels)
+    calls: list[tuple[int, int]] = []
+    results = classifier.compare_groups(
+        table, labels, folds, groups=["detector", "pixel"], trials=3, seed=2,
+        progress=lambda done, total: calls.append((done, total)), **FAST,
+    )  # fmt: skip
+    assert list(results) == ["pixel", "detector", "pixel+detector"], "without headers there is no 'all'"
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    used = results[classifier.setting_name(["detector", "pixel"])]
+    assert used.oof.equals(
+        classifier.cross_validate(
+            table, labels, folds, groups=["detector", "pixel"], trials=3, seed=2, **FAST
+        ).oof
     )
-    assert report["setting"].tolist() == ["pixel", "detector"], "without headers there is no 'all'"
-    assert report["images"].tolist() == [60, 60]
-    assert report["auc"][1] == 1.0
+    for fold, model in used.models.items():
+        other = results["pixel"].models[fold].parameters
+        assert other["tried"] == 1 and other["max_depth"] == model.parameters["max_depth"]
+    report = classifier.ablation(results, resamples=20).set_index("setting")
+    assert report.loc["detector", "auc"] == 1.0 and report.index[-1] == "pixel+detector"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leak", [True, False])
+def test_the_phantom_s_files_leak_or_not_as_asked(leak: bool, tmp_path, monkeypatch) -> None:
+    """From DICOM files through preprocessing to the verdict. Only the drawing is left out, for speed.
+
+    With 1,200 images, half of them abnormal, a useless AUC has a standard deviation of 0.017.
+    """
+
+    def draw(shape, findings, **_):
+        small = np.full((shape[0] // 2, shape[1] // 2), 0.5)
+        return SimpleNamespace(density=small, boxes=[[(1.0, 1.0, 9.0, 9.0)] for _ in findings])
+
+    monkeypatch.setattr(picture, "draw", draw)
+    data = phantom.make_phantom(tmp_path / "data", images=1200, test_images=0, size=256, seed=5,
+                                header_leak=leak, abnormal_fraction=0.5, jobs=1)  # fmt: skip
+    preprocess({"train": data / "train"}, tmp_path / "out", image_size=32, jobs=1)
+    headers = pd.read_csv(tmp_path / "out" / "dicom_metadata.csv", dtype=str, keep_default_na=False)
+    annotations = read_annotations(data / "train.csv", on_problem="drop")  # boxes that are all alike
+    results = classifier.compare_groups(
+        features.header_features(headers),
+        classifier.image_labels(annotations),
+        splits.make_folds(annotations, folds=5, seed=0),
+        groups=["header"],
+    )
+    report = classifier.ablation(results, resamples=500)
+    if leak:
+        assert report["auc"][0] > 0.85
+        assert classifier.leak_verdict(report).startswith("Warning")
+    else:
+        assert report["auc"][0] == pytest.approx(0.5, abs=0.05)
+        assert classifier.leak_verdict(report).startswith("No leak seen")
 
 
 # -- files -------------------------------------------------------------------------------------------
@@ -353,7 +498,7 @@ def test_ablation_compares_settings_on_the_images_that_have_detections() -> None
 
 @pytest.fixture
 def fitted() -> tuple[classifier.Classifier, pd.DataFrame]:
-    labels = make_labels(80)
+    labels = make_labels(1000)
     table = make_features(labels, signal=1.0)
     return classifier.fit(table, labels, folds=make_folds(labels), calibration="isotonic", **FAST), table
 

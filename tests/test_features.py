@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import cv2
 import joblib
 import mahotas
@@ -329,6 +332,57 @@ def test_detector_features_without_any_detection() -> None:
     ours = features.detector_features(detections(), ["a"], oof_image_ids=["a"], sizes=sizes)
     assert ours.shape == (1, 1 + 3 * 14) and ours.iloc[0, 1:].sum() == 0
     assert len(features.detector_features(detections(), [], oof_image_ids=[], sizes=sizes)) == 0
+
+
+def fold_files(folder: Path, folds: pd.DataFrame, *rows: tuple, detectors: tuple[int, ...]) -> Path:
+    table = pd.DataFrame(rows, columns=[*schema.DETECTION_COLUMNS, "fold"])
+    table.to_csv(folder / "found.csv", index=False)
+    (folder / "found.json").write_text(json.dumps(features.fold_record(folds, detectors)))
+    return folder / "found.csv"
+
+
+FOLDS = pd.DataFrame({"image_id": ["a", "b", "c"], "fold": [0, 1, 1]})
+SIZES = pd.DataFrame({"image_id": ["a", "b", "c", "t"], "rows": 20, "columns": 50})
+SEEN = ("a", 0, 0.9, 0, 0, 10, 10, 0), ("c", 1, 0.4, 0, 0, 10, 10, 1)
+
+
+def test_features_come_from_the_detector_that_left_the_image_out(tmp_path: Path) -> None:
+    path = fold_files(tmp_path, FOLDS, *SEEN, detectors=(0, 1))
+    by_fold = features.read_fold_detections(path, FOLDS.iloc[::-1])
+    assert {fold: table["image_id"].tolist() for fold, table in by_fold.items()} == {0: ["a"], 1: ["c"]}
+    ours = features.oof_detector_features(by_fold, FOLDS, sizes=SIZES[:3], classes=SMALL).set_index(
+        "image_id"
+    )
+    assert ours["detector_score_0"].to_dict() == {"a": 0.9, "b": 0.0, "c": 0.0}
+    assert ours["detector_score_1"].to_dict() == {"a": 0.0, "b": 0.0, "c": 0.4}
+    unread = features.oof_detector_features(by_fold, FOLDS, sizes=SIZES[:2], classes=SMALL)
+    assert sorted(unread["image_id"]) == ["a", "b"], "an unreadable image has no size and no features"
+
+
+def test_detections_of_every_detector_on_an_image_nobody_trained_on(tmp_path: Path) -> None:
+    rows = ("t", 0, 0.9, 0, 0, 10, 10, 0), ("t", 0, 0.5, 0, 0, 10, 10, 1)
+    by_fold = features.read_fold_detections(fold_files(tmp_path, FOLDS, *rows, detectors=(0, 1)), FOLDS)
+    assert [table["score"].tolist() for table in by_fold.values()] == [[0.9], [0.5]]
+    silent = features.read_fold_detections(fold_files(tmp_path, FOLDS, *rows[:1], detectors=(0, 1)), FOLDS)
+    assert len(silent[1]) == 0, "a detector that found nothing counts too"
+
+
+def test_detections_that_are_not_out_of_fold_are_refused(tmp_path: Path) -> None:
+    path = fold_files(tmp_path, FOLDS, *SEEN, detectors=(0, 1))
+    with pytest.raises(DataError, match="trained by another table of folds"):
+        features.read_fold_detections(path, FOLDS.assign(fold=[1, 0, 1]))
+    fold_files(tmp_path, FOLDS, *SEEN, ("b", 0, 0.9, 0, 0, 10, 10, 0), detectors=(0, 1))
+    with pytest.raises(
+        DataError, match=r"row 4 \(image b\): expected a detector that left out fold 1, got .* fold 0"
+    ):
+        features.read_fold_detections(path, FOLDS)
+    fold_files(tmp_path, FOLDS, SEEN[0], detectors=(0,))
+    one = features.read_fold_detections(path, FOLDS)
+    with pytest.raises(DataError, match="detections of all folds are needed, there are none of fold 1"):
+        features.oof_detector_features(one, FOLDS, sizes=SIZES)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(DataError, match=r"found\.json: no such file; detections of an earlier run are"):
+        features.read_fold_detections(path, FOLDS)
 
 
 # -- tables ------------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ def test_every_notebook_finished_and_wrote_its_files(smoke: tuple[Path, Path]):
     page = (run_dir / report.REPORT).read_text()
     assert page.count("<figure>") == len(list(run_dir.glob("*/figures/*.png")))
     assert "<figcaption></figcaption>" not in page, "every picture says how to read it"
+    verdicts = ("Warning: the DICOM headers", "Cannot tell whether the headers leak", "No leak seen")
+    assert sum(verdict in page for verdict in verdicts) == 1, "the report says whether the headers leak"
 
 
 def test_a_second_call_does_nothing(smoke: tuple[Path, Path]):

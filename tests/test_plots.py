@@ -371,8 +371,12 @@ def test_classifier_figures_render() -> None:
     bins = pd.DataFrame({"bin": [0, 1], "p_mean": [0.2, 0.8], "observed": [0.1, 0.9], "images": [5, 0],
                          "low": [0.0, 0.7], "high": [0.3, 1.0]})  # fmt: skip
     render(plots.calibration({"raw": bins, "calibrated": bins}))
-    row = {f"{s}{e}": 0.5 for s in ("auc", "ap", "brier") for e in ("", "_low", "_high")}
-    render(plots.ablation(pd.DataFrame([{"setting": "pixel", **row}])))
+    names = ("auc", "ap", "accuracy", "brier", "auc_gain")
+    row = {f"{s}{e}": 0.5 for s in names for e in ("", "_low", "_high")}
+    table = pd.DataFrame([{"setting": "pixel", **row}, {"setting": "detector"}])
+    render(plots.ablation(table))
+    words = texts(plots.ablation(table))
+    assert "Accuracy at one half" in words and "not tried:\ndetector" in words
     assert "One kind" in texts(plots.ablation(pd.DataFrame([{"setting": "pixel", **row, "auc": np.nan}])))
     drops = pd.DataFrame({"feature": ["a"], "group": ["pixel"], "auc_drop": [0.1], "auc_drop_std": [0.01]})
     render(plots.permutation_importance(drops))
@@ -453,9 +457,13 @@ def test_scores_with_intervals() -> None:
 def sweep_table() -> pd.DataFrame:
     rows = [("all-normal", 0, 0, 0, 0), ("none", 0, 0, 1, 0), ("soft", 0, 0, 1, 0), ("soft", 1, 0, 1, 0)]
     rows += [("soft", 1, 0, 1, 0.5), ("filter", 0, 0.1, 0.9, 0), ("filter", 0, 0.2, 0.9, 0)]
+    rows += [("cut", 0, 0.1, 1, 0), ("cut", 0, 0.2, 1, 0)]
     table = pd.DataFrame(rows, columns=["mode", "power", "low", "high", "rerank"])
     table["map"] = np.linspace(0.1, 0.3, len(table))
-    return table.assign(map_low=table["map"] - 0.05, map_high=table["map"] + 0.05)
+    table["map_findings"] = table["map"] * 0.8
+    ends = {f"{name}_{end}": table[name] + sign * 0.05
+            for name in ("map", "map_findings") for end, sign in (("low", -1), ("high", 1))}  # fmt: skip
+    return table.assign(**ends)
 
 
 @pytest.mark.parametrize(
@@ -464,13 +472,15 @@ def sweep_table() -> pd.DataFrame:
         None,
         {"mode": "soft", "power": 1, "low": 0, "high": 1, "rerank": 0.5},
         {"mode": "filter", "power": 0, "low": 0.2, "high": 0.9, "rerank": 0},
+        {"mode": "cut", "power": 0, "low": 0.1, "high": 1, "rerank": 0},
         {"mode": "none", "power": 0, "low": 0, "high": 1, "rerank": 0},
     ],
 )
 def test_gate_sweep_marks_the_chosen_gate(chosen: dict[str, object] | None) -> None:
     figure = plots.gate_sweep(sweep_table(), chosen=chosen)
     stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
-    assert len(stars) == (chosen is not None and chosen["mode"] != "none")
+    expected = {"soft": 2, "filter": 1, "cut": 1, "none": 0}  # soft: over all classes, and over the findings
+    assert len(stars) == (expected[str(chosen["mode"])] if chosen else 0)
 
 
 def test_gate_sweep_keeps_its_parts_apart() -> None:

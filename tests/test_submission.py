@@ -63,6 +63,11 @@ def test_filter_by_two_thresholds() -> None:
     assert lines(hard) == [("a", 0, 0.8), ("a", 1, 0.5), ("b", 2, 1.0), ("c", 2, 1.0)]
 
 
+def test_cut_is_the_filter_with_a_graded_line_for_every_image() -> None:
+    gated = submission.gate(BOXES, P, mode="cut", low=0.5, classes=SMALL)
+    assert lines(gated) == [("a", 0, 0.8), ("a", 1, 0.5), ("a", 2, 0.1), ("b", 2, 0.75), ("c", 2, 0.96)]
+
+
 def test_filter_leaves_no_image_without_a_line() -> None:
     gated = submission.gate(BOXES[:0], probabilities(a=0.95), mode="filter", classes=SMALL)
     assert lines(gated) == [("a", 2, 0.05)]
@@ -91,7 +96,7 @@ def test_gate_without_detections_and_without_images() -> None:
 
 
 def test_gate_refuses_nonsense() -> None:
-    with pytest.raises(ParameterError, match="expected one of soft, filter, none, got 'hard'"):
+    with pytest.raises(ParameterError, match="expected one of soft, cut, filter, none, got 'hard'"):
         submission.gate(BOXES, P, mode="hard")
     with pytest.raises(ParameterError, match=r"0 <= low <= high <= 1, got power 1\.0, low 0\.9, high 0\.1"):
         submission.gate(BOXES, P, mode="filter", low=0.9, high=0.1)
@@ -119,13 +124,16 @@ def test_rerank_multiplies_by_the_probability_of_the_class() -> None:
     setting = Gate("none", rerank=1.0)
     applied = submission.apply_gate(setting, BOXES[:2], probabilities(a=0.5), p_findings=wide, classes=SMALL)
     assert lines(applied) == [("a", 1, 0.5), ("a", 0, 0.2)]
-    with pytest.raises(DataError, match="re-ranks by class, but no class probabilities"):
-        submission.apply_gate(setting, BOXES, P)
+    for nothing in (None, P[["image_id"]], P[["image_id"]].assign(p_2=0.5)):
+        with pytest.raises(DataError, match="re-ranks by class, but no class probabilities"):
+            submission.apply_gate(setting, BOXES, P, p_findings=nothing, classes=SMALL)
 
 
 def test_a_gate_describes_itself() -> None:
     assert Gate("soft", power=0.5).describe() == "soft, power 0.5"
     assert Gate("filter", low=0.1, high=0.9).describe() == "filter, 0.1 to 0.9"
+    assert Gate("soft", power=0).describe() == "normal line only (soft, power 0)"
+    assert Gate("cut", low=0.1).describe() == "cut, no box below 0.1"
     assert Gate("none", rerank=1.0).describe() == "no gate, re-ranked by class (power 1)"
 
 
@@ -190,28 +198,73 @@ def test_sweep_finds_that_a_fair_classifier_helps_and_chooses_it() -> None:
         found,
         p_abnormal,
         truth,
-        grid=[Gate("none"), Gate("soft", power=0.0), Gate("soft", power=1.0), Gate("filter")],
+        grid=[Gate("none"), Gate("soft", power=0.0), Gate("soft", power=1.0), Gate("filter"), Gate("cut")],
         classes=SMALL,
         resamples=60,
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert sweep["mode"].tolist() == ["all-normal", "none", "soft", "soft", "filter"]
-    assert calls[-1] == (4, 4)
+    assert sweep["mode"].tolist() == ["all-normal", "none", "soft", "soft", "filter", "cut"]
+    assert calls[-1] == (5, 5)
     baseline, none, graded, soft = (sweep.loc[place] for place in range(4))
     assert baseline["map"] == pytest.approx(80 / 120 / 3), "precision 2/3 of one class in three"
     assert baseline["map_findings"] == 0
-    assert none["gain"] == none["gain_low"] == none["gain_high"] == 0
+    assert graded["gain"] == graded["gain_low"] == graded["gain_high"] == 0, "against the normal line only"
+    assert none["gain_high"] < 0, "most of what a gate seems to gain over nothing is the normal line"
     assert graded["map"] > none["map"] and graded["map_findings"] == none["map_findings"]
     assert soft["map_findings"] > graded["map_findings"] and soft["gain_low"] > 0
     assert (sweep["map_low"] <= sweep["map"]).all() and (sweep["map"] <= sweep["map_high"]).all()
     assert submission.choose_gate(sweep) == Gate("soft", power=1.0)
-    assert submission.choose_gate(sweep.iloc[:2]) == Gate("none")
+    assert sweep.loc[5, "map"] >= sweep.loc[4, "map"], "a line for every image costs the filter nothing"
+    assert submission.choose_gate(sweep.drop(index=3)).mode in ("soft", "cut"), "a line for every image"
     plain = submission.gate_sweep(found, p_abnormal, truth, grid=[Gate("none")], classes=SMALL, resamples=0)
     assert plain["map"].tolist() == sweep["map"][:2].tolist() and plain["map_low"].isna().all()
-    with pytest.raises(DataError, match="at least one scored setting"):
-        submission.choose_gate(sweep[:1])
+    with pytest.raises(DataError, match="at least one scored graded setting"):
+        submission.choose_gate(sweep[:2])
     with pytest.raises(DataError, match="expected images with out-of-fold probabilities, got none"):
         submission.gate_sweep(found, p_abnormal[:0], truth, classes=SMALL)
+
+
+def test_a_cross_fitted_gate_is_chosen_without_the_images_it_is_applied_to() -> None:
+    """Spoil one half, so that a strong gate hurts there: only the other half's setting changes."""
+    found, p_abnormal, truth = make_study()
+    part = np.random.default_rng(0).permutation(len(p_abnormal)) % 2
+    grid = [Gate("soft", power=0.0), Gate("soft", power=2.0)]
+    gated, before = submission.cross_fitted(found, p_abnormal, truth, grid=grid, classes=SMALL)
+    assert before == [grid[1], grid[1]]
+    spoilt = p_abnormal.copy()
+    spoilt.loc[part == 0, "p_abnormal"] = 1 - spoilt.loc[part == 0, "p_abnormal"]
+    _, after = submission.cross_fitted(found, spoilt, truth, grid=grid, classes=SMALL)
+    assert after == [grid[1], grid[0]]
+    assert (gated["class_id"] == SMALL.normal_id).sum() == len(p_abnormal), "one line for every image"
+    own = gated[gated["image_id"].isin(p_abnormal["image_id"][part == 0])]
+    applied = submission.apply_gate(before[0], found[found["image_id"].isin(own["image_id"])],
+                                    p_abnormal[part == 0], classes=SMALL)  # fmt: skip
+    assert lines(own) == lines(applied)
+    with pytest.raises(DataError, match="at least 2 images to cross-fit"):
+        submission.cross_fitted(found, p_abnormal[:1], truth, classes=SMALL)
+
+
+def test_gates_are_compared_on_the_same_resamples() -> None:
+    found, p_abnormal, truth = make_study()
+    soft = submission.gate(found, p_abnormal, power=1.0, classes=SMALL)
+    tables = {"ours": soft} | submission.baselines(found, p_abnormal, classes=SMALL)
+    images = p_abnormal["image_id"].tolist()
+    table = submission.compare_gates(tables, truth, images, classes=SMALL, resamples=60).set_index("name")
+    assert table.index.tolist() == [
+        "ours",
+        submission.LINE_ONLY,
+        "no gate, no normal line",
+        "every image normal",
+    ]
+    sweep = submission.gate_sweep(
+        found, p_abnormal, truth, grid=[Gate("soft", power=1.0), Gate("soft", power=0.0)], classes=SMALL,
+        resamples=60,
+    )  # fmt: skip
+    columns = [c for c in table if c.startswith(("map", "gain"))]
+    assert table.loc["ours", columns].tolist() == sweep.loc[1, columns].tolist()
+    assert (table.loc[submission.LINE_ONLY, ["gain", "gain_low", "gain_high"]] == 0).all()
+    width = table["map_high"] - table["map_low"], table["gain_high"] - table["gain_low"]
+    assert width[1]["ours"] < width[0]["ours"], "what is hard for both cancels"
 
 
 def test_sweep_tries_reranking_where_there_are_class_probabilities() -> None:
@@ -240,7 +293,7 @@ def test_sweep_where_no_image_is_normal() -> None:
     )
     assert sweep["map"][0] == 0
     assert (sweep["map"][1:] == 1).all()
-    assert submission.choose_gate(sweep).mode == "none", "of equals the first"
+    assert submission.choose_gate(sweep) == submission.NORMAL_LINE_ONLY, "of equals the first"
 
 
 # -- files -------------------------------------------------------------------------------------------

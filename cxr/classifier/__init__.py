@@ -7,13 +7,20 @@ those, inner folds choose the number of trees and fit the calibration (nested cr
 
 from __future__ import annotations
 
-from cxr.classifier.ablation import ABLATION_SETTINGS, ablation, leak_warning
+from cxr.classifier.ablation import (
+    ABLATION_SETTINGS,
+    ablation,
+    compare_groups,
+    leak_verdict,
+    readable,
+    setting_name,
+)
 from cxr.classifier.calibration import CALIBRATIONS, Calibrator, fit_calibrator
 from cxr.classifier.fitting import CrossValidation, cross_validate, fit
 from cxr.classifier.importance import permutation_importance, shap_values
 from cxr.classifier.labels import finding_labels, image_labels
 from cxr.classifier.model import Classifier, load, save
-from cxr.classifier.scores import reliability, scores
+from cxr.classifier.scores import paired_differences, reliability, scores
 
 __all__ = [
     "ABLATION_SETTINGS",
@@ -22,16 +29,20 @@ __all__ = [
     "Classifier",
     "CrossValidation",
     "ablation",
+    "compare_groups",
     "cross_validate",
     "finding_labels",
     "fit",
     "fit_calibrator",
     "image_labels",
-    "leak_warning",
+    "leak_verdict",
     "load",
+    "paired_differences",
     "permutation_importance",
+    "readable",
     "reliability",
     "save",
     "scores",
+    "setting_name",
     "shap_values",
 ]

@@ -1,15 +1,16 @@
-"""What each group of features is worth, and a plain warning when it is not the image that speaks."""
+"""What each group of features is worth, and a plain verdict on whether it is the image that speaks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from cxr import schema
-from cxr.classifier.fitting import cross_validate
-from cxr.classifier.scores import SCORES, scores
-from cxr.features import feature_group, feature_names
+from cxr.classifier.fitting import CrossValidation, cross_validate
+from cxr.classifier.scores import SCORES, paired_differences, scores
+from cxr.features import GROUPS, feature_group, feature_names
 
 ABLATION_SETTINGS: dict[str, tuple[str, ...]] = {
     "header": ("header",),
@@ -18,17 +19,23 @@ ABLATION_SETTINGS: dict[str, tuple[str, ...]] = {
     "detector": ("detector",),
     "all": ("pixel", "header", "detector"),
 }
-LEAK_AUC = 0.6
-"""Header-only AUC whose lower limit above this counts as a leak: a machine's tags know no finding."""
-LEAK_GAIN = 0.02
-"""Gain in AUC by headers over pixels alone from which the headers carry the result."""
+WIDE = 0.6
+"""Headers whose AUC may be this high or higher have not been shown to be harmless."""
 
 
-def ablation(
+def setting_name(groups: Iterable[str]) -> str:
+    """Name of a set of feature groups: its row of the ablation, else the groups joined by "+"."""
+    wanted = set(groups)
+    named = {name for name, held in ABLATION_SETTINGS.items() if set(held) == wanted}
+    return named.pop() if named else "+".join(group for group in GROUPS if group in wanted)
+
+
+def compare_groups(
     features: pd.DataFrame,
     labels: pd.Series,
     folds: pd.DataFrame,
     *,
+    groups: Iterable[str] = ("pixel",),
     calibration: str = "sigmoid",
     balanced: bool = True,
     max_rounds: int = 400,
@@ -36,42 +43,46 @@ def ablation(
     learning_rate: float = 0.05,
     max_depth: int = 3,
     trials: int = 1,
-    search_seconds: float = 60.0,
+    search_seconds: float = 3600.0,
     inner_folds: int = 3,
     seed: int = 0,
     threads: int = 1,
-    resamples: int = 1000,
     progress: Callable[[int, int], None] | None = None,
-) -> pd.DataFrame:
-    """Cross-validate the classifier on each group of features, on the same images.
+) -> dict[str, CrossValidation]:
+    """Cross-validate the classifier on each set of feature groups, on the same images.
+
+    The settings of the trees are searched once, for `groups`, in each fold's training part; every
+    other set is fitted with what was found there. So a difference is the features' doing, and the
+    time does not multiply.
 
     Args:
-        features: `image_id` and feature columns of one or more groups. Images without detector
-            features are left out everywhere when the table has such columns.
+        features: `image_id` and feature columns of one or more groups.
         labels: Index `image_id`, 1 for abnormal.
         folds: `image_id, fold`.
-        resamples: Bootstrap samples for the intervals.
-        progress: Called with (settings done, settings).
+        groups: Feature groups of the classifier that will be used.
+        progress: Called with (sets done, sets).
 
     The other arguments are those of `fit`.
 
     Returns:
-        One row a setting whose features are in the table (header, pixel, pixel+header, detector,
-        all): `setting, n_features, images`, then for auc, ap, accuracy and brier the out-of-fold
-        value and its 95% interval (`auc, auc_low, auc_high`, ...).
+        Name of a set (`setting_name`) to its result: the one of `groups`, and each of
+        `ABLATION_SETTINGS` whose features are in the table, in that order.
+
+    Raises:
+        DataError: As in `cross_validate`.
     """
     present = {feature_group(name) for name in feature_names(features)}
-    settings = {name: groups for name, groups in ABLATION_SETTINGS.items() if set(groups) <= present}
-    if "detector" in present:
-        features = features.dropna(subset=feature_names(features, ["detector"]))
-        labels = labels[labels.index.isin(features[schema.IMAGE_ID])]
-    rows = []
-    for done, (name, groups) in enumerate(settings.items()):
-        result = cross_validate(
+    used = setting_name(groups)
+    wanted = {name: held for name, held in ABLATION_SETTINGS.items() if set(held) <= present}
+    wanted.setdefault(used, tuple(groups))
+    results: dict[str, CrossValidation] = {}
+    for done, name in enumerate([used, *(name for name in wanted if name != used)]):
+        found = results.get(used)
+        results[name] = cross_validate(
             features,
             labels,
             folds,
-            groups=groups,
+            groups=wanted[name],
             calibration=calibration,
             balanced=balanced,
             max_rounds=max_rounds,
@@ -79,56 +90,108 @@ def ablation(
             learning_rate=learning_rate,
             max_depth=max_depth,
             trials=trials,
-            search_seconds=search_seconds / len(settings),
+            search_seconds=search_seconds,
+            tree_settings=found and {fold: model.parameters for fold, model in found.models.items()},
             inner_folds=inner_folds,
             seed=seed,
             threads=threads,
         )
-        table = scores(result.oof["abnormal"], result.oof[schema.P_ABNORMAL], resamples=resamples, seed=seed)
-        row: dict[str, object] = {
-            "setting": name,
-            "n_features": len(feature_names(features, groups)),
-            "images": len(result.oof),
-        }
-        for score in table.itertuples():
-            row |= {
-                score.score: score.value,
-                f"{score.score}_low": score.low,
-                f"{score.score}_high": score.high,
-            }
-        rows.append(row)
         if progress:
-            progress(done + 1, len(settings))
-    columns = [column for score in SCORES for column in (score, f"{score}_low", f"{score}_high")]
+            progress(done + 1, len(wanted))
+    return {name: results[name] for name in wanted}
+
+
+def ablation(results: Mapping[str, CrossValidation], *, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Score every set of feature groups, out of fold.
+
+    Args:
+        results: What `compare_groups` returned.
+        resamples: Bootstrap samples for the intervals.
+        seed: Of the resampling.
+
+    Returns:
+        One row for each of `ABLATION_SETTINGS`, then one for any other set: `setting, n_features,
+        images`, for auc, ap, accuracy and brier the value and its 95% interval (`auc, auc_low,
+        auc_high`, ...), and `auc_gain, auc_gain_low, auc_gain_high`: the AUC minus that of the pixel
+        features on the same resamples. A set that was not tried has no numbers.
+    """
+    names = [*ABLATION_SETTINGS, *(name for name in results if name not in ABLATION_SETTINGS)]
+    rows = []
+    for name in names:
+        row: dict[str, object] = {"setting": name, "n_features": 0, "images": 0}
+        if name in results:
+            oof = results[name].oof
+            model = next(iter(results[name].models.values()))
+            row |= {"n_features": len(model.feature_names), "images": len(oof)}
+            table = scores(oof["abnormal"], oof[schema.P_ABNORMAL], resamples=resamples, seed=seed)
+            row |= {key: value for line in table.itertuples() for key, value in _cells(line.score, line)}
+        if name in results and "pixel" in results and name != "pixel":
+            pixel = results["pixel"].oof[schema.P_ABNORMAL]
+            table = paired_differences(
+                oof["abnormal"], oof[schema.P_ABNORMAL], pixel, resamples=resamples, seed=seed
+            )
+            gain = next(table[table["score"] == "auc"].itertuples())
+            row |= dict(_cells("auc_gain", gain))
+        rows.append(row)
+    columns = [column for score in (*SCORES, "auc_gain") for column, _ in _cells(score)]
     return pd.DataFrame(rows, columns=["setting", "n_features", "images", *columns])
 
 
-def leak_warning(table: pd.DataFrame) -> str:
-    """Say in plain words when header features, not the image, carry the result.
+def _cells(score: str, line: object = None) -> list[tuple[str, float]]:
+    """Column names of a score and its interval, and their values."""
+    ends = (("", "value"), ("_low", "low"), ("_high", "high"))
+    return [(f"{score}{end}", float(getattr(line, name, np.nan))) for end, name in ends]
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `ablation` for a person: each score and its interval in one cell, "-" where not tried."""
+    shown = table[["setting", "n_features", "images"]].copy()
+    for score in (*SCORES, "auc_gain"):
+        cells = zip(table[score], table[f"{score}_low"], table[f"{score}_high"], strict=True)
+        shown[score] = [
+            "-" if np.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in cells
+        ]
+    return shown
+
+
+def leak_verdict(table: pd.DataFrame) -> str:
+    """Say in plain words whether header features, not the image, carry the result.
 
     Args:
         table: What `ablation` returned.
 
     Returns:
-        A warning of a few sentences; empty when the headers alone tell nothing.
+        A few sentences. They begin with "Warning" where the headers alone tell more than chance,
+        "Cannot tell" where the interval allows both, and "No leak seen" where it is narrow and holds 0.5.
     """
     by_setting = table.set_index("setting")
-    if "header" not in by_setting.index:
-        return ""
     header = by_setting.loc["header"]
-    if not header["auc_low"] > LEAK_AUC:
-        return ""
+    if np.isnan(header["auc"]):
+        return "Cannot tell whether the headers leak: not tried, or there is one kind of image only."
+    alone = f"AUC {header['auc']:.3f} (95% interval {header['auc_low']:.3f} to {header['auc_high']:.3f})"
+    if not header["auc_low"] > 0.5:
+        if not header["auc_high"] < WIDE:
+            return (
+                f"Cannot tell whether the headers leak: alone they reach {alone} on "
+                f"{int(header['images']):,} images, which allows for nothing and for a "
+                f"real leak. More images would decide it."
+            )
+        return f"No leak seen: the headers alone reach {alone}, no better than guessing."
     text = (
         f"Warning: the DICOM headers alone, without a look at a single pixel, tell normal from abnormal with "
-        f"AUC {header['auc']:.3f} (95% interval {header['auc_low']:.3f} to {header['auc_high']:.3f}). They "
-        f"know which machine or hospital sent the file, not what the lungs hold: elsewhere that is worthless."
+        f"{alone}. They know which machine or hospital sent the file, not what the lungs hold: elsewhere "
+        f"that is worthless."
     )
-    if "pixel" not in by_setting.index or "pixel+header" not in by_setting.index:
+    both = by_setting.loc["pixel+header"]
+    if np.isnan(both["auc_gain"]):
         return text
-    pixel, both = by_setting.loc["pixel", "auc"], by_setting.loc["pixel+header", "auc"]
-    if both - pixel > LEAK_GAIN:
+    gain = (
+        f"{both['auc_gain']:+.3f} (95% interval {both['auc_gain_low']:+.3f} to {both['auc_gain_high']:+.3f})"
+    )
+    pixel = f"the AUC of the pixel features, {by_setting.loc['pixel', 'auc']:.3f}, changes by {gain}"
+    if both["auc_gain_low"] > 0:
         return (
-            f"{text} Adding them lifts the AUC of the pixel features from {pixel:.3f} to {both:.3f}: that "
-            f"gain wins points on files from the same source and is no medicine. Keep them off for a study."
+            f"{text} With them {pixel}: that gain wins points on files from the same source and is no "
+            f"medicine. Keep them off for a study."
         )
-    return f"{text} The pixel features reach {pixel:.3f} without them, so they are not needed."
+    return f"{text} With them {pixel}: on these images they add nothing that can be told from chance."

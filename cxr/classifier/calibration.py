@@ -12,6 +12,8 @@ from sklearn.isotonic import IsotonicRegression
 from cxr.errors import ParameterError
 
 CALIBRATIONS = ("sigmoid", "isotonic", "none")
+LEAST_ISOTONIC = 1000
+"""Images from which an isotonic calibration is more than the noise of its steps."""
 LEAST_PROBABILITY = 1e-4
 """No calibrated probability is closer to 0 or 1: a step that ends at 0 would silence whole images."""
 
@@ -53,15 +55,16 @@ def fit_calibrator(margin: NDArray[np.floating], labels: NDArray[np.integer], *,
     Args:
         margin: `(N,)`, log-odds.
         labels: `(N,)`, 0 or 1.
-        method: "sigmoid" (Platt: keeps the order of images), "isotonic" (needs many images, makes
-            ties) or "none".
+        method: "sigmoid" (Platt: keeps the order of images), "isotonic" (needs at least
+            `LEAST_ISOTONIC` images, makes ties) or "none".
 
     Raises:
-        ParameterError: Another method.
+        ParameterError: Another method, or "isotonic" with too few images.
 
     References:
         Platt, Advances in Large Margin Classifiers, 1999 (the softened targets); Zadrozny and Elkan,
-        KDD 2002 (isotonic).
+        KDD 2002 (isotonic); Niculescu-Mizil and Caruana, ICML 2005 (isotonic overfits below about
+        1,000 images).
     """
     if method not in CALIBRATIONS:
         raise ParameterError(f"calibration: expected one of {', '.join(CALIBRATIONS)}, got {method!r}")
@@ -69,6 +72,11 @@ def fit_calibrator(margin: NDArray[np.floating], labels: NDArray[np.integer], *,
     if method == "none":
         return Calibrator("none")
     if method == "isotonic":
+        if len(margin) < LEAST_ISOTONIC:
+            raise ParameterError(
+                f"calibration: isotonic needs at least {LEAST_ISOTONIC:,} training images, "
+                f"got {len(margin):,}; sigmoid does with fewer"
+            )
         fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(margin, labels)
         return Calibrator(
             "isotonic", tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist())

@@ -30,18 +30,60 @@ def scores(
     """
     truth = np.asarray(labels).astype(np.float64)
     probability = np.asarray(probabilities, dtype=np.float64)
-    weights = np.ones((1, len(truth)))
-    values = _weighted_scores(truth, probability, weights)[0]
+    return _with_intervals(
+        _weighted_scores(truth, probability, np.ones((1, len(truth))))[0],
+        _resampled_scores(truth, probability, resamples=resamples, seed=seed),
+    )
+
+
+def paired_differences(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    reference: ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much better some probabilities score than others on the same images, with 95% intervals.
+
+    Both are scored on the same resamples, so what makes a resample easy or hard for both cancels.
+    This is how to compare two models: the intervals of their own scores may overlap widely and the
+    difference still be plain.
+
+    Args:
+        labels: `(N,)`, 0 or 1.
+        probabilities: `(N,)` in [0, 1].
+        reference: `(N,)` in [0, 1], of the model to compare with, same images in the same order.
+        resamples: Bootstrap samples; 0 leaves the intervals missing.
+        seed: Of the resampling.
+
+    Returns:
+        As `scores`; `value` is the score minus that of the reference.
+    """
+    truth = np.asarray(labels).astype(np.float64)
+    everyone = np.ones((1, len(truth)))
+    both = [np.asarray(values, dtype=np.float64) for values in (probabilities, reference)]
+    ours, theirs = (_weighted_scores(truth, values, everyone)[0] for values in both)
+    drawn = [_resampled_scores(truth, values, resamples=resamples, seed=seed) for values in both]
+    return _with_intervals(ours - theirs, drawn[0] - drawn[1])
+
+
+def _resampled_scores(
+    truth: NDArray[np.float64], probability: NDArray[np.float64], *, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Scores of every resample, shape `(resamples, 4)`; the same images are drawn for the same seed."""
     draws = np.random.default_rng(seed)
     sampled = [
         _weighted_scores(truth, probability, _resampled(draws, min(_CHUNK, resamples - start), len(truth)))
         for start in range(0, resamples if len(truth) else 0, _CHUNK)
     ]
-    low = high = np.full(len(SCORES), np.nan)
-    if sampled:
-        drawn = np.concatenate(sampled)
-        defined = ~np.isnan(drawn).all(axis=0)
-        low, high = np.full((2, len(SCORES)), np.nan)
+    return np.concatenate(sampled) if sampled else np.empty((0, len(SCORES)))
+
+
+def _with_intervals(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> pd.DataFrame:
+    low, high = np.full((2, len(SCORES)), np.nan)
+    defined = ~np.isnan(drawn).all(axis=0) if len(drawn) else np.zeros(len(SCORES), bool)
+    if defined.any():
         low[defined], high[defined] = np.nanpercentile(drawn[:, defined], [2.5, 97.5], axis=0)
     return pd.DataFrame({"score": SCORES, "value": values, "low": low, "high": high})
 

@@ -7,7 +7,14 @@ Image ids, file names and instance UIDs are never features: they name a patient'
 
 from __future__ import annotations
 
-from cxr.features.detections import DETECTOR_PREFIX, detector_feature_names, detector_features
+from cxr.features.detections import (
+    DETECTOR_PREFIX,
+    detector_feature_names,
+    detector_features,
+    fold_record,
+    oof_detector_features,
+    read_fold_detections,
+)
 from cxr.features.header import HEADER_PREFIX, header_features, header_versions
 from cxr.features.pixel import WORKING_SIZE, pixel_feature_table, pixel_features
 from cxr.features.tables import GROUPS, feature_group, feature_names, join_features
@@ -21,9 +28,12 @@ __all__ = [
     "detector_features",
     "feature_group",
     "feature_names",
+    "fold_record",
     "header_features",
     "header_versions",
     "join_features",
+    "oof_detector_features",
     "pixel_feature_table",
     "pixel_features",
+    "read_fold_detections",
 ]

@@ -26,7 +26,6 @@ from cxr.plots.evaluation import (
     detection_scores,
     error_breakdown,
     froc,
-    gate_sweep,
     operating_point,
     per_class_ap,
     pr_curves,
@@ -40,6 +39,7 @@ from cxr.plots.features import (
     group_shares,
     single_feature_auc,
 )
+from cxr.plots.gate import gate_sweep
 from cxr.plots.headers import failures, header_facts, image_sizes
 from cxr.plots.images import (
     OUTCOME_LEGEND,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from cxr.plots._style import ACCENT, MUTED, SECOND, SERIES, horizontal, message, new_figure, styled
+from cxr.plots._style import ACCENT, INK, MUTED, SECOND, SERIES, horizontal, message, new_figure, styled
 from cxr.plots.features import GROUP_COLORS
 from cxr.schema import IMAGE_ID
 
@@ -88,12 +88,12 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
     tables = {name: table[table["images"] > 0] for name, table in tables.items()}
     if not any(len(table) for table in tables.values()):
         return message("One kind of image only: nothing to calibrate.")
-    figure = new_figure(6.0, 5.8)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
-    top.plot([0, 1], [0, 1], color="#8895a0", linestyle=":", linewidth=1)
-    for place, (color, (name, table)) in enumerate(zip(SERIES, tables.items(), strict=False)):
+    figure = new_figure(6.0, 5.0)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#8895a0", linestyle=":", linewidth=1)
+    for color, (name, table) in zip(SERIES, tables.items(), strict=False):
         spread = [table["observed"] - table["low"], table["high"] - table["observed"]]
-        top.errorbar(
+        axes.errorbar(
             table["p_mean"],
             table["observed"],
             yerr=np.clip(spread, 0, None),
@@ -105,13 +105,22 @@ def calibration(tables: Mapping[str, pd.DataFrame]) -> Figure:
             capsize=2,
             label=name,
         )
-        shift = (place - (len(tables) - 1) / 2) * 0.022
-        bottom.bar(table["p_mean"] + shift, table["images"], width=0.02, color=color)
-    top.set(ylabel="share that is abnormal", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    top.set_title("Calibration, 95 % intervals")
-    top.legend(loc="upper left")
-    bottom.set(xlabel="p(abnormal) that the model gives", ylabel="images")
+    images = round(np.mean(np.concatenate([table["images"] for table in tables.values()])))
+    axes.set(xlabel="p(abnormal) that the model gives", ylabel="share that is abnormal")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_title(f"Calibration, 95 % intervals; about {images:,} images a point")
+    axes.legend(loc="upper left")
     return figure
+
+
+ABLATION_PANELS = (
+    ("auc", "ROC AUC"),
+    ("ap", "Average precision"),
+    ("accuracy", "Accuracy at one half"),
+    ("brier", "Brier score (lower is better)"),
+    ("auc_gain", "AUC minus that of pixels, paired"),
+)
+NO_DIFFERENCE = {"auc": 0.5, "auc_gain": 0.0}
 
 
 @styled
@@ -119,27 +128,37 @@ def ablation(table: pd.DataFrame) -> Figure:
     """What each group of features is worth alone and together, with intervals.
 
     Args:
-        table: One row per setting: `setting` and `auc, auc_low, auc_high`, the same for `ap` and `brier`.
+        table: One row per setting: `setting` and `auc, auc_low, auc_high`, the same for `ap`,
+            `accuracy`, `brier` and `auc_gain` (over the pixel features, paired); NaN where not tried.
     """
     if table["auc"].isna().all():
         return message("One kind of image only: no groups of features to compare.")
-    figure = new_figure(11.0, 0.42 * len(table) + 1.4)
-    scores = (("auc", "ROC AUC"), ("ap", "Average precision"), ("brier", "Brier score (lower is better)"))
-    for axes, (score, title) in zip(figure.subplots(1, 3, sharey=True), scores, strict=True):
+    figure = new_figure(11.5, 0.84 * len(table) + 2.2)
+    grid = figure.subplots(2, 3, sharey=True).ravel()
+    grid[-1].set_axis_off()
+    absent = table["setting"][table["auc"].isna()].tolist()
+    if absent:
+        words = "not tried:\n" + "\n".join(absent)
+        grid[-1].text(0.05, 0.95, words, ha="left", va="top", color=INK, transform=grid[-1].transAxes)
+    for axes, (score, title) in zip(grid, ABLATION_PANELS, strict=False):
         place = np.arange(len(table))
         values = table[score].to_numpy(dtype=float)
         spread = np.clip([values - table[f"{score}_low"], table[f"{score}_high"] - values], 0, None)
+        if score in NO_DIFFERENCE:
+            axes.axvline(NO_DIFFERENCE[score], color="#8895a0", linestyle=":", linewidth=1)
         axes.errorbar(
             values, place, xerr=spread, fmt="o", color=ACCENT, markersize=7, elinewidth=2, capsize=3
         )
-        for i, value in enumerate(values):
-            axes.text(value, i - 0.22, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
+        for i in np.flatnonzero(np.isfinite(values)):
+            sign = "+" if score == "auc_gain" else ""
+            axes.text(values[i], i - 0.22, f"{values[i]:{sign}.3f}", ha="center", va="bottom", fontsize=8)
+        if score == "auc_gain":
+            for i in np.flatnonzero(table["setting"] == "pixel"):
+                axes.text(0.0, i, " the reference", ha="left", va="center", fontsize=8, color=INK)
         horizontal(axes, table["setting"].tolist())
         axes.set_ylim(len(table) - 0.5, -0.8)
         axes.margins(x=0.12)
         axes.set_title(title)
-        if score == "auc":
-            axes.axvline(0.5, color="#8895a0", linestyle=":", linewidth=1)
     return figure
 
 

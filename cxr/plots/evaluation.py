@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -268,78 +267,6 @@ def scores_with_intervals(table: pd.DataFrame, *, title: str, label: str = "mAP@
     axes.set_xlabel(label)
     axes.set_title(title)
     return figure
-
-
-@styled
-def gate_sweep(
-    table: pd.DataFrame, *, score: str = "map", chosen: Mapping[str, object] | None = None
-) -> Figure:
-    """Score as a function of the gate's strength, and of the two thresholds of a filter.
-
-    Args:
-        table: `mode, power, low, high, rerank`, the score, `_low` and `_high`, as
-            `submission.gate_sweep` returns it; a row `all-normal` is the baseline.
-        score: Column to draw.
-        chosen: Mode and settings of the gate in use, marked by a star.
-    """
-    if table["mode"].eq("all-normal").all():
-        return message("No gate was tried.")
-    figure = new_figure(11.5, 4.6)
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    soft = table[table["mode"] == "soft"].sort_values("power")
-    for strength, color in zip(sorted(soft["rerank"].unique()), SERIES, strict=False):
-        rows = soft[soft["rerank"] == strength]
-        name = "soft gate" if strength == 0 else f"and re-ranked by finding, power {strength:g}"
-        left.fill_between(rows["power"], rows[f"{score}_low"], rows[f"{score}_high"], color=color, alpha=0.12)
-        left.plot(rows["power"], rows[score], marker="o", color=color, label=name)
-    for mode, name, style in (("none", "no gate", "--"), ("all-normal", "every image called normal", ":")):
-        rows = table[table["mode"] == mode]
-        if len(rows):
-            left.axhline(rows[score].max(), color=INK, linestyle=style, linewidth=1.3, label=name)
-    left.set(xlabel="power of p(abnormal) that scales the boxes", ylabel="mAP@0.4")
-    left.set_ylim(bottom=0)
-    left.set_title("Soft gate, 95 % bands")
-    filters = table[table["mode"] == "filter"]
-    _filter_cells(right, filters, score)
-    _star(left, right, soft, filters, score, chosen or {})
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def _filter_cells(axes: Axes, filters: pd.DataFrame, score: str) -> None:
-    axes.set_title("Two-threshold filter: mAP@0.4")
-    if filters.empty:
-        axes.set_axis_off()
-        return
-    cells = filters.pivot_table(index="low", columns="high", values=score)
-    heat(
-        axes,
-        cells.to_numpy(),
-        rows=[f"{v:g}" for v in cells.index],
-        columns=[f"{v:g}" for v in cells.columns],
-        texts=np.vectorize("{:.3f}".format)(cells.to_numpy()),
-        turn=False,
-    )
-    axes.set(ylabel="below: called normal", xlabel="from here on: boxes alone")
-
-
-def _star(
-    left: Axes,
-    right: Axes,
-    soft: pd.DataFrame,
-    filters: pd.DataFrame,
-    score: str,
-    chosen: Mapping[str, object],
-) -> None:
-    """Mark the gate in use where it lies on one of the two axes."""
-    style = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "zorder": 5}
-    if chosen.get("mode") == "soft":
-        same = soft[(soft["power"] == chosen["power"]) & (soft["rerank"] == chosen["rerank"])]
-        left.plot(same["power"], same[score], label="chosen", **style)
-    elif chosen.get("mode") == "filter":
-        row = sorted(filters["low"].unique()).index(chosen["low"])
-        column = sorted(filters["high"].unique()).index(chosen["high"])
-        right.plot([column], [row - 0.3], **style)
 
 
 @styled

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from cxr.submission.files import check, parse, reformat, sample_ids, write, write_table
-from cxr.submission.gates import GATE_MODES, Gate, all_normal, apply_gate, gate, rerank
-from cxr.submission.sweep import ALL_NORMAL, choose_gate, default_grid, gate_sweep
+from cxr.submission.gates import GATE_MODES, GRADED_MODES, Gate, all_normal, apply_gate, gate, rerank
+from cxr.submission.sweep import (
+    ALL_NORMAL,
+    LINE_ONLY,
+    NORMAL_LINE_ONLY,
+    baselines,
+    choose_gate,
+    compare_gates,
+    cross_fitted,
+    default_grid,
+    gate_sweep,
+)
 
 __all__ = [
     "ALL_NORMAL",
     "GATE_MODES",
+    "GRADED_MODES",
+    "LINE_ONLY",
+    "NORMAL_LINE_ONLY",
     "Gate",
     "all_normal",
     "apply_gate",
+    "baselines",
     "check",
     "choose_gate",
+    "compare_gates",
+    "cross_fitted",
     "default_grid",
     "gate",
     "gate_sweep",

@@ -11,7 +11,9 @@ import pandas as pd
 from cxr import schema
 from cxr.errors import DataError, ParameterError
 
-GATE_MODES = ("soft", "filter", "none")
+GATE_MODES = ("soft", "cut", "filter", "none")
+GRADED_MODES = ("soft", "cut")
+"""Modes that give every image one normal line of score 1 - p, never simply 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,9 @@ class Gate:
     """One setting of the gate.
 
     Attributes:
-        mode: "soft", "filter" or "none"; see `gate`.
+        mode: "soft", "cut", "filter" or "none"; see `gate`.
         power: Soft: box scores are multiplied by p_abnormal to this power.
-        low: Filter: below this p_abnormal an image is called normal.
+        low: Cut and filter: below this p_abnormal an image keeps no box.
         high: Filter: from this p_abnormal on an image gets no normal line.
         rerank: Power of the per-class probability that box scores are multiplied by; 0 is off.
     """
@@ -35,7 +37,8 @@ class Gate:
     def describe(self) -> str:
         """The setting in a few words, for tables and pictures."""
         text = {
-            "soft": f"soft, power {self.power:g}",
+            "soft": f"soft, power {self.power:g}" if self.power else "normal line only (soft, power 0)",
+            "cut": f"cut, no box below {self.low:g}",
             "filter": f"filter, {self.low:g} to {self.high:g}",
             "none": "no gate",
         }[self.mode]
@@ -59,8 +62,12 @@ def gate(
     ranks the images the wrong way round.
 
     - "soft": every image gets a normal line of score 1 - p; box scores are multiplied by p**power.
+      With power 0 the boxes stay as they are: the normal line only, the least a gate can do.
+    - "cut": every image gets a normal line of score 1 - p; an image with p < low keeps no box.
     - "filter", two thresholds: p < low: only a normal line, score 1; low <= p < high: the boxes as
-      they are, and a normal line of score 1 - p; p >= high: only the boxes.
+      they are, and a normal line of score 1 - p; p >= high: only the boxes. A line of low score at the
+      end of a ranking never lowers its average precision, so "cut" is the better filter; this one is
+      here because everybody uses it.
     - "none": the boxes as they are; an image without any gets a normal line of score 1.
 
     An image that would be left without a line gets a normal line of score 1 - p.
@@ -69,9 +76,9 @@ def gate(
         detections: Columns `schema.DETECTION_COLUMNS`, original pixels. Lines of the normal class
             that are already there are replaced.
         p_abnormal: `image_id, p_abnormal` in [0, 1]: the images of the result, in this order.
-        mode: "soft", "filter" or "none".
+        mode: One of `GATE_MODES`.
         power: At least 0; 0 leaves the box scores as they are.
-        low: See "filter".
+        low: See "cut" and "filter".
         high: See "filter"; not less than `low`.
         classes: The class table.
 
@@ -94,6 +101,9 @@ def gate(
     normal_score = 1.0 - probability
     if mode == "soft":
         boxes = boxes.assign(**{schema.SCORE: boxes[schema.SCORE] * p_of_box**power})
+        normal = normal_score
+    elif mode == "cut":
+        boxes = boxes[p_of_box >= low]
         normal = normal_score
     elif mode == "filter":
         boxes = boxes[p_of_box >= low]
@@ -152,8 +162,12 @@ def apply_gate(
         DataError: The setting re-ranks and there are no class probabilities; or as in `gate`.
     """
     if setting.rerank:
-        if p_findings is None:
-            raise DataError("gate: the setting re-ranks by class, but no class probabilities were given")
+        wanted = {f"p_{class_id}" for class_id in classes.finding_ids}
+        if p_findings is None or wanted.isdisjoint(p_findings.columns):
+            raise DataError(
+                "gate: the setting re-ranks by class, but no class probabilities were given; notebook 05 "
+                "makes them where per_finding is true"
+            )
         detections = rerank(detections, p_findings, power=setting.rerank)
     return gate(
         detections,

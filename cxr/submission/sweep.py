@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
@@ -11,26 +11,31 @@ from numpy.typing import NDArray
 
 from cxr import metrics, schema
 from cxr.errors import DataError
-from cxr.submission.gates import Gate, all_normal, apply_gate
+from cxr.submission.gates import GRADED_MODES, Gate, all_normal, apply_gate, gate
 
 ALL_NORMAL = "all-normal"
 """Mode of the sweep's baseline row: no model, every image normal."""
+NORMAL_LINE_ONLY = Gate("soft", power=0.0, low=0.0, high=1.0)
+"""A graded normal line for every image and the boxes untouched: what a gate must beat. Against no line at all
+any gate looks good, for without lines the normal class scores next to nothing."""
+LINE_ONLY = "normal line only"
+"""Name of that baseline in tables and pictures."""
+_SCORE_COLUMNS = [f"{name}{end}" for name in ("map", "map_findings", "gain") for end in ("", "_low", "_high")]
 
 
 def default_grid(*, rerank: bool = False) -> list[Gate]:
-    """Settings worth trying: no gate, soft gates of rising strength, two-threshold filters.
+    """Settings worth trying: the normal line only first, soft gates of rising strength, cuts, filters, none.
 
     Args:
         rerank: Also try each soft gate with re-ranking by class.
     """
-    soft = [Gate("soft", power=power, low=0.0, high=1.0) for power in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)]
-    filters = [
-        Gate("filter", power=0.0, low=low, high=high)
-        for low in (0.02, 0.05, 0.1, 0.2, 0.3)
-        for high in (0.8, 0.9, 0.95)
-    ]
+    soft = [Gate("soft", power=power, low=0.0, high=1.0) for power in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)]
+    lows = (0.02, 0.05, 0.1, 0.2, 0.3)
+    cuts = [Gate("cut", power=0.0, low=low, high=1.0) for low in lows]
+    filters = [Gate("filter", power=0.0, low=low, high=high) for low in lows for high in (0.8, 0.9, 0.95)]
     ranked = [Gate("soft", power=power, low=0.0, high=1.0, rerank=0.5) for power in (0.0, 0.5, 1.0)]
-    return [Gate("none", power=0.0, low=0.0, high=1.0), *soft, *filters, *(ranked if rerank else [])]
+    none = Gate("none", power=0.0, low=0.0, high=1.0)
+    return [NORMAL_LINE_ONLY, *soft, *cuts, *filters, *(ranked if rerank else []), none]
 
 
 def gate_sweep(
@@ -63,9 +68,10 @@ def gate_sweep(
     Returns:
         One row a setting, the all-normal baseline (`mode` "all-normal") first: the columns of
         `Gate`, then `map` (over all classes with truth, the normal class included),
-        `map_findings` (without it) and `gain` (of `map` over the setting "none", resampled pair by
-        pair), each with a 95% interval (`map_low, map_high`, ...). The best row's interval is
-        that of a setting chosen beforehand: choosing among many makes it slightly too good.
+        `map_findings` (without it) and `gain` (of `map` over the setting `NORMAL_LINE_ONLY`, resampled
+        pair by pair; missing if that was not tried), each with a 95% interval (`map_low, map_high`,
+        ...). The best row's interval is that of a setting chosen beforehand: choosing among many
+        makes it slightly too good, see `cross_fitted`.
 
     Raises:
         DataError: No image counts, or as in `apply_gate`.
@@ -87,15 +93,64 @@ def gate_sweep(
         )
         if progress:
             progress(done, len(settings))
-    ungated = next((result for result, s in zip(scored[1:], settings, strict=True) if s.mode == "none"), None)
+    pairs = zip(scored[1:], settings, strict=True)
+    plain = next((result for result, s in pairs if (s.mode, s.power, s.rerank) == ("soft", 0, 0)), None)
     described = [(ALL_NORMAL, 0.0, 0.0, 0.0, 0.0), *map(astuple, settings)]
     rows = [
-        (*setting, *result.map, *result.findings, *result.gain_over(ungated))
+        (*setting, *result.map, *result.findings, *result.gain_over(plain))
         for setting, result in zip(described, scored, strict=True)
     ]
     names = [field.name for field in fields(Gate)]
-    columns = [f"{name}{end}" for name in ("map", "map_findings", "gain") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=[*names, *columns])
+    return pd.DataFrame(rows, columns=[*names, *_SCORE_COLUMNS])
+
+
+def baselines(
+    detections: pd.DataFrame, p_abnormal: pd.DataFrame, *, classes: schema.ClassTable = schema.VINBIGDATA
+) -> dict[str, pd.DataFrame]:
+    """What stands beside any gate: the normal line only, neither gate nor line, and every image normal."""
+    return {
+        LINE_ONLY: apply_gate(NORMAL_LINE_ONLY, detections, p_abnormal, classes=classes),
+        "no gate, no normal line": gate(detections, p_abnormal, mode="none", classes=classes),
+        "every image normal": all_normal(p_abnormal[schema.IMAGE_ID].tolist(), classes=classes),
+    }
+
+
+def compare_gates(
+    tables: Mapping[str, pd.DataFrame],
+    truth: pd.DataFrame,
+    image_ids: Sequence[str],
+    *,
+    reference: str = LINE_ONLY,
+    classes: schema.ClassTable = schema.VINBIGDATA,
+    iou_threshold: float = 0.4,
+    resamples: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score several gated versions of the same detections on the same resampled images.
+
+    Args:
+        tables: Name to gated detections.
+        truth: `image_id, class_id` and boxes, original pixels; other images are ignored.
+        image_ids: The images that count.
+        reference: Name of the table that gains are over.
+        classes: The class table.
+        iou_threshold: IoU above which a box matches.
+        resamples: Bootstrap samples of the images; 0 leaves the intervals missing.
+        seed: Of the resampling.
+
+    Returns:
+        One row a table: `name`, and `map, map_findings, gain` with intervals as in `gate_sweep`.
+    """
+    scored_truth = metrics.with_normal_rows(truth[truth[schema.IMAGE_ID].isin(image_ids)], classes)
+    scored = {
+        name: _score(table, scored_truth, image_ids, classes, iou_threshold, resamples=resamples, seed=seed)
+        for name, table in tables.items()
+    }
+    rows = [
+        (name, *result.map, *result.findings, *result.gain_over(scored[reference]))
+        for name, result in scored.items()
+    ]
+    return pd.DataFrame(rows, columns=["name", *_SCORE_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -147,16 +202,20 @@ def _score(
 def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
     """The setting of the best out-of-fold score; of equals the first in the sweep.
 
+    Only settings that give every image a graded normal line (`GRADED_MODES`) are chosen from. The
+    filter and "none" are in the sweep for comparison; with a line added where they have none they
+    become "cut" and the normal line only.
+
     Args:
         sweep: What `gate_sweep` returned, on out-of-fold predictions, never on the test.
         column: "map" or "map_findings".
 
     Raises:
-        DataError: No setting in the sweep, or none with a score.
+        DataError: No such setting in the sweep, or none with a score.
     """
-    tried = sweep[sweep["mode"] != ALL_NORMAL]
+    tried = sweep[sweep["mode"].isin(GRADED_MODES)]
     if not tried[column].notna().any():
-        raise DataError("gate: expected a sweep with at least one scored setting, got none")
+        raise DataError("gate: expected a sweep with at least one scored graded setting, got none")
     best = tried.loc[tried[column].idxmax()]
     return Gate(
         mode=str(best["mode"]),
@@ -165,3 +224,58 @@ def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
         high=float(best["high"]),
         rerank=float(best["rerank"]),
     )
+
+
+def cross_fitted(
+    detections: pd.DataFrame,
+    p_abnormal: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    grid: Sequence[Gate] | None = None,
+    p_findings: pd.DataFrame | None = None,
+    classes: schema.ClassTable = schema.VINBIGDATA,
+    iou_threshold: float = 0.4,
+    parts: int = 2,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, list[Gate]]:
+    """Gate every image by a setting that was chosen on other images.
+
+    The best of many settings owes some of its score to these very images. Here the images are
+    dealt into parts; for each the setting is chosen on the others, and only then applied. What
+    the result scores is what choosing is worth.
+
+    Args:
+        parts: Number of parts.
+        seed: Of the dealing.
+
+    The other arguments are those of `gate_sweep`.
+
+    Returns:
+        The gated detections of all images, and the setting chosen for each part.
+
+    Raises:
+        DataError: Fewer images than parts, or as in `gate_sweep`.
+    """
+    images = p_abnormal[schema.IMAGE_ID].to_numpy()
+    if len(images) < parts:
+        raise DataError(f"gate: expected at least {parts} images to cross-fit the choice, got {len(images)}")
+    part = np.random.default_rng(seed).permutation(len(images)) % parts
+    gated, chosen = [], []
+    for number in range(parts):
+        sweep = gate_sweep(
+            detections,
+            p_abnormal[part != number],
+            truth,
+            grid=grid,
+            p_findings=p_findings,
+            classes=classes,
+            iou_threshold=iou_threshold,
+            resamples=0,
+        )
+        setting = choose_gate(sweep)
+        own = detections[detections[schema.IMAGE_ID].isin(images[part == number])]
+        gated.append(
+            apply_gate(setting, own, p_abnormal[part == number], p_findings=p_findings, classes=classes)
+        )
+        chosen.append(setting)
+    return pd.concat(gated, ignore_index=True), chosen

@@ -1,0 +1,89 @@
+"""The gate: score against its strength and its thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxr.plots._style import INK, SECOND, SERIES, heat, message, new_figure, styled
+
+GATE_SCORES = ("map", "map_findings")
+STAR = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "zorder": 5}
+
+
+@styled
+def gate_sweep(table: pd.DataFrame, *, chosen: Mapping[str, object] | None = None) -> Figure:
+    """Score as a function of the gate's strength, over all classes and over the findings, and of thresholds.
+
+    Args:
+        table: `mode, power, low, high, rerank`, and `map` and `map_findings` with `_low` and `_high`,
+            as `submission.gate_sweep` returns it; a row `all-normal` is the baseline.
+        chosen: Mode and settings of the gate in use, marked by a star.
+    """
+    if table["mode"].eq("all-normal").all():
+        return message("No gate was tried.")
+    figure = new_figure(13.0, 4.8)
+    axes = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 1))
+    for place, score, title in zip(axes, GATE_SCORES, ("All classes", "Findings only"), strict=False):
+        _soft_curves(place, table, score)
+        place.set_title(f"{title}, 95 % bands")
+        place.set(xlabel="power of p(abnormal) that scales the boxes", ylabel="mAP")
+    _threshold_cells(axes[2], table, chosen or {})
+    if chosen and chosen["mode"] == "soft":
+        used = table[(table["mode"] == "soft") & (table["power"] == chosen["power"])]
+        used = used[used["rerank"] == chosen["rerank"]]
+        for place, score in zip(axes, GATE_SCORES, strict=False):
+            place.plot(used["power"], used[score], label="chosen", **STAR)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _soft_curves(axes: Axes, table: pd.DataFrame, score: str) -> None:
+    soft = table[table["mode"] == "soft"].sort_values("power")
+    for strength, color in zip(sorted(soft["rerank"].unique()), SERIES, strict=False):
+        rows = soft[soft["rerank"] == strength]
+        name = "soft gate" if strength == 0 else f"and re-ranked by finding, power {strength:g}"
+        axes.fill_between(rows["power"], rows[f"{score}_low"], rows[f"{score}_high"], color=color, alpha=0.12)
+        axes.plot(rows["power"], rows[score], marker="o", color=color, label=name)
+    plain = table[(table["mode"] == "soft") & (table["power"] == 0) & (table["rerank"] == 0)]
+    lines = (
+        (plain, "normal line only", "-."),
+        (table[table["mode"] == "none"], "no gate, no normal line", "--"),
+        (table[table["mode"] == "all-normal"], "every image called normal", ":"),
+    )
+    for rows, name, style in lines:
+        if len(rows):
+            axes.axhline(rows[score].max(), color=INK, linestyle=style, linewidth=1.2, label=name)
+    axes.set_ylim(bottom=0)
+
+
+def _threshold_cells(axes: Axes, table: pd.DataFrame, chosen: Mapping[str, object]) -> None:
+    """Filters by their two thresholds; the last column is "cut", which grades every image."""
+    axes.set_title("Thresholds: mAP, all classes")
+    tried = table[table["mode"].isin(["filter", "cut"])]
+    if tried.empty:
+        axes.set_axis_off()
+        return
+    # A cut never leaves the normal line away: as if its upper threshold could not be reached.
+    column = tried["high"].where(tried["mode"] == "filter", np.inf).rename("column")
+    cells = tried.pivot_table(index="low", columns=column, values="map")
+    lowest, highest = np.nanmin(cells.to_numpy()), np.nanmax(cells.to_numpy())
+    heat(
+        axes,
+        cells.to_numpy(),
+        rows=[f"{v:g}" for v in cells.index],
+        columns=[f"{v:g}" if np.isfinite(v) else "never" for v in cells.columns],
+        texts=np.vectorize("{:.3f}".format)(cells.to_numpy()),
+        # Differences in the third decimal are noise and must not look like a pattern.
+        low=lowest,
+        high=max(highest, lowest + 0.05),
+        turn=False,
+    )
+    axes.set(ylabel="no box below this p(abnormal)", xlabel="no normal line from this p(abnormal) on")
+    if chosen.get("mode") in ("filter", "cut"):
+        place = chosen["high"] if chosen["mode"] == "filter" else np.inf
+        axes.plot([list(cells.columns).index(place)], [list(cells.index).index(chosen["low"]) - 0.32], **STAR)
