@@ -32,8 +32,8 @@ from IPython.display import Markdown
 
 from cxr import annotations as ann
 from cxr import classifier as clf
+from cxr import errors, plots, schema
 from cxr import features as feat
-from cxr import plots, schema
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -92,11 +92,14 @@ test_tables = [pixel[pixel.image_id.isin(test_ids)], header_test]
 # whether the group is there.
 
 # %%
-by_fold = feat.read_fold_detections(locate(oof_detections), folds) if oof_detections else {}
+files = (oof_detections, test_detections)
+by_fold, test_by_fold = [feat.read_fold_detections(locate(f), folds) if f else {} for f in files]
 uncovered = sorted(set(folds.fold) - set(by_fold))
 if not uncovered or "detector" in feature_groups:  # asked for and not there: an error that says why
     sizes = store.index[schema.SIZE_COLUMNS]
     tables.append(feat.oof_detector_features(by_fold, folds, sizes=sizes, classes=classes))
+if "detector" in feature_groups and set(test_by_fold) != set(by_fold):
+    raise errors.DataError("test_detections: expected boxes of the same detectors as in oof_detections")
 absent = f"no out-of-fold detections of fold {', '.join(map(str, uncovered))}" if uncovered else ""
 Markdown(f"Detector features are left out: {absent}." if absent else "Detector features of every fold.")
 
@@ -318,7 +321,7 @@ if "detector" in feature_groups:
     on_test = [
         feat.join_features(*test_tables, feat.detector_features(
             found, test_ids, oof_image_ids=unseen, sizes=sizes, classes=classes))
-        for found in feat.read_fold_detections(locate(test_detections), folds).values()
+        for found in test_by_fold.values()
     ]  # fmt: skip
 Markdown(
     f"{len(model.feature_names)} features, {model.rounds} rounds, sha256 `{digest[:12]}…` {model.message}"
