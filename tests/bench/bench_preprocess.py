@@ -235,7 +235,7 @@ def speed(folder: Path, size: tuple[int, int], target: int, repeats: int) -> dic
         ]
         medians[syntax] = np.median(times, axis=0)
         ratio = np.median([a / b for a, b, _ in times])
-        aim = f" (aim {AIMS[syntax]:g}x)" if syntax in AIMS else ""
+        aim = f" (aim {AIMS[syntax]:g}x)" if syntax in AIMS and size == SIZES[0] else ""
         text = "{:6.0f}ms {:5.1f}ms {:5.1f}ms".format(*medians[syntax])
         packed = raw / path.stat().st_size
         print(
