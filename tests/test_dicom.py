@@ -660,6 +660,7 @@ def test_isolated_reader_gives_the_same(tmp_path: Path):
         assert (reader.load(path, longest_side=50).pixels == here.pixels).all()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_ends_with_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path, seen = bundled("JPGExtended.dcm"), tmp_path / "pid"
     (tmp_path / "gdcm.py").write_text(

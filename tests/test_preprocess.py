@@ -486,7 +486,7 @@ def test_only_the_guilty_are_quarantined(tmp_path: Path, traps: None, jobs: int)
         tmp_path / "out",
         image_size=32,
         jobs=jobs,
-        seconds_per_file=2.0,
+        seconds_per_file=1.5,
         max_failed_fraction=0.5,
     )
     assert (result.stored, result.failed) == (12, 2)

@@ -11,6 +11,13 @@ then those of the nearest samples that come closest, in the least squares sense,
 average over the output pixel's area, for a signal whose neighbours correlate as those of
 photographs do. Against full decoding that is 8 to 12 dB better than a plain resize of the level.
 
+What a detector recorded comes out within a few grey levels. Steps of a single pixel, which only a
+computer draws (burnt-in letters, ruler ticks, the edge of a digital mask), lose with the filter
+what tells where between two samples they lie, and more taps or another prior do not bring it
+back. On a real chest with letters and a ruler along its border 0.14% of the pixels are off by more
+than 4 of 255 levels, the worst by 62, and the PSNR is 47 dB; without the border it is 51 dB, and
+the worst pixel is off by 6.
+
 References:
     ISO/IEC 15444-1 Annex F (the 5/3 and 9/7 filters).
 """
@@ -45,6 +52,9 @@ _ROWS, _COLUMNS = 4, 16
 """Output pixels to a block. Few rows, so that their input stays in cache; more columns, because BLAS
 has a cost a call and the plane is in cache by then."""
 
+_AT_ONCE = 8
+"""Blocks of rows that are read from the file together: their input still is in cache when used."""
+
 _Blocks = tuple[tuple[slice, slice, np.ndarray], ...]
 
 
@@ -72,8 +82,14 @@ def area_average(
     down = _blocks(size[0], target[0], level, reversible, _ROWS)
     across = _blocks(size[1], target[1], level, reversible, _COLUMNS)
     narrow = np.empty((target[0], values.shape[1]), dtype=np.float32)
-    for rows, taken, weights in down:
-        np.matmul(weights, values[taken].astype(np.float32), out=narrow[rows])
+    floats = np.empty((down[0][2].shape[1], values.shape[1]), dtype=np.float32)
+    for begin in range(0, len(down), _AT_ONCE):
+        some = down[begin : begin + _AT_ONCE]
+        first = some[0][1].start
+        chunk = values[first : some[-1][1].stop]
+        for rows, taken, weights in some:
+            np.copyto(floats, chunk[taken.start - first : taken.stop - first])
+            np.matmul(weights, floats, out=narrow[rows])
     out = np.empty(target, dtype=np.float32)
     for columns, taken, weights in across:
         np.matmul(narrow[:, taken], weights.T, out=out[:, columns])
