@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cxr import annotations, metrics, schema
 from cxr.errors import DataError, ParameterError
+from cxr.metrics.intervals import bias_corrected
 
 TWO = schema.ClassTable(("Mass", "Fluid", "Normal"))
 
@@ -318,6 +320,65 @@ def test_intervals_hold_the_score_and_depend_on_the_seed_alone():
     assert result.low < narrow.low < narrow.high < result.high
     value, low, high = result.mean_over([0, 1])
     assert low < value < high and value == pytest.approx(result.per_class["ap"].iloc[:2].mean())
+
+
+def test_the_bias_of_resampling_by_hand():
+    """Two images, a false alarm above the one hit: of four draws two keep both, one the hit, one no truth."""
+    true = truth([("a", 0, 0, 0, 9, 9), ("b", 1, 0, 0, 9, 9)])
+    found = detections([("b", 0, 0.9, 0, 0, 9, 9), ("a", 0, 0.8, 0, 0, 9, 9)])
+    result = metrics.bootstrap_map(found, true, resamples=3000, class_ids=[0], image_ids=["a", "b"])
+    assert result.map == 0.5 and result.bias == pytest.approx((1 + 0.5 + 0.5) / 3 - 0.5, abs=0.02)
+    assert result.per_class["bias"].iloc[0] == pytest.approx(result.bias)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.8])
+def test_the_interval_is_the_bias_corrected_one(place):
+    samples = np.random.default_rng(3).gamma(2, 1, 4001)
+    value = float(np.quantile(samples, place))
+    normal = NormalDist()
+    tails = [normal.cdf(2 * normal.inv_cdf(place) + sign * normal.inv_cdf(0.975)) for sign in (-1, 1)]
+    expected = np.quantile(samples, tails)
+    np.testing.assert_allclose(bias_corrected(samples, value, 0.95), expected, rtol=1e-3)
+    # A value in the middle of its samples is left with their plain percentiles.
+    if place == 0.5:
+        np.testing.assert_allclose(expected, np.quantile(samples, [0.025, 0.975]))
+
+
+def test_the_interval_of_a_constant_and_of_one_sided_samples():
+    assert bias_corrected(np.full(9, 0.3), 0.3 + 1e-15, 0.95) == (pytest.approx(0.3), pytest.approx(0.3))
+    low, high = bias_corrected(np.linspace(0.6, 0.8, 1001), 0.5, 0.95)
+    assert low == pytest.approx(0.6) and high == pytest.approx(0.6, abs=1e-3)
+    assert np.isnan(bias_corrected(np.array([np.nan]), 0.5, 0.95)).all()
+
+
+def test_a_paired_difference_is_known_better_than_either_score():
+    found, true = random_problem(6, images=100, boxes=150, found=900)
+    alarms = [(f"image{k}", c, 0.95, 3000, 3000, 3100, 3100) for k in range(0, 100, 10) for c in range(3)]
+    worse = pd.concat([found, detections(alarms)], ignore_index=True)
+    common = {"resamples": 300, "image_ids": [f"image{k}" for k in range(100)]}
+    first, second = (metrics.bootstrap_map(table, true, **common) for table in (found, worse))
+    difference = metrics.paired_difference(first, second)
+    assert difference.value == pytest.approx(first.map - second.map)
+    assert 0 < difference.low < difference.value < difference.high
+    assert first.low < second.high, "the two intervals overlap all the same"
+    assert difference.high - difference.low < (first.high - first.low) / 2
+    back = metrics.paired_difference(second, first)
+    np.testing.assert_allclose([back.low, back.high], [-difference.high, -difference.low], atol=3e-3)
+    of_one = metrics.paired_difference(first, second, class_ids=[1])
+    assert of_one.value == pytest.approx(first.per_class["ap"].iloc[1] - second.per_class["ap"].iloc[1])
+    same = metrics.paired_difference(first, first)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"resamples": 299}, {"class_ids": [0, 1]}, {"image_ids": ["image1"]}]
+)
+def test_differences_of_other_resamples_are_refused(change):
+    found, true = random_problem(6)
+    common = {"resamples": 300, "image_ids": [f"image{k}" for k in range(40)]}
+    first = metrics.bootstrap_map(found, true, **common)
+    with pytest.raises(ParameterError, match="expected two results of the same images"):
+        metrics.paired_difference(first, metrics.bootstrap_map(found, true, **(common | change)))
 
 
 def test_a_class_that_a_resample_lacks_counts_in_no_mean():

@@ -5,7 +5,7 @@ from cxr.metrics.ceiling import reader_ceiling, reader_pairs
 from cxr.metrics.coco import CocoResult, coco_map
 from cxr.metrics.encoding import Boxes, Problem, encode, with_normal_rows
 from cxr.metrics.froc import FROC_RATES, FrocResult, froc
-from cxr.metrics.intervals import BootstrapResult, bootstrap_map
+from cxr.metrics.intervals import BootstrapResult, Difference, bootstrap_map, paired_difference
 from cxr.metrics.matching import Matches, match
 from cxr.metrics.operating import BACKGROUND, OperatingPoint, confusion, operating_point
 from cxr.metrics.roc import RocResult, image_roc
@@ -19,6 +19,7 @@ __all__ = [
     "BootstrapResult",
     "Boxes",
     "CocoResult",
+    "Difference",
     "ErrorBreakdown",
     "FrocResult",
     "Matches",
@@ -36,6 +37,7 @@ __all__ = [
     "image_roc",
     "match",
     "operating_point",
+    "paired_difference",
     "reader_ceiling",
     "reader_pairs",
     "scorecard",
