@@ -482,10 +482,80 @@ def test_reader_pairs_by_hand():
 def test_reader_ceiling_by_hand():
     ceiling = metrics.reader_ceiling(READERS, classes=TWO).set_index("rad_id")
     # R3 on a and b against R1 and R2 fused: one box in a, two apart in b; its own box hits.
-    assert ceiling.loc["R3", "images"] == 2
+    assert ceiling.loc["R3", "images"] == 2 and ceiling.loc["R3", "abnormal"] == 2
     assert ceiling.loc["R3", "precision"] == 1 and ceiling.loc["R3", "recall"] == pytest.approx(1 / 3)
     assert ceiling.loc["R3", "map"] == pytest.approx(1 / 3)
-    assert ceiling.loc["R1", "images"] == 3
+    assert ceiling.loc["R1", "images"] == 3 and ceiling.loc["R1", "abnormal"] == 2
+    assert ceiling[["low", "detector", "difference"]].isna().all(axis=None)
+    assert metrics.reader_ceiling(READERS, min_images=3, classes=TWO).empty
+
+
+def test_a_detector_meets_the_truth_that_the_reader_meets():
+    """The left-out reader's boxes are no truth: a detector that repeats them scores as the reader does."""
+    own = READERS[(READERS["rad_id"] == "R3") & (READERS["class_id"] != 2)]
+    repeats = own.assign(score=1.0)[schema.DETECTION_COLUMNS]
+    of_all = annotations.fuse_readers(READERS, classes=TWO)
+    common = {"detections": repeats, "readers": ("R3",), "classes": TWO}
+    row = metrics.reader_ceiling(READERS, **common, resamples=50).iloc[0]
+    assert row["detector"] == row["map"] == pytest.approx(1 / 3)
+    assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
+    assert (row["detector_low"], row["detector_high"]) == (row["low"], row["high"])
+    assert row["detector"] < metrics.voc_map(repeats, of_all, class_ids=[0, 1]).map, "judged by its own boxes"
+
+
+def test_the_ceiling_fuses_as_the_run_does():
+    """By agreement R3 is judged on the two boxes that R1 and R2 share, not on the two that one drew."""
+    fused = metrics.reader_ceiling(READERS, readers=("R3",), fusion_method="agreement", classes=TWO)
+    assert fused["map"].tolist() == [0.5] and fused["images"].tolist() == [2]
+    strict = metrics.reader_ceiling(READERS, readers=("R3",), fusion_iou_threshold=0.95, classes=TWO)
+    assert strict["recall"].tolist() == [pytest.approx(1 / 4)]
+    # Ties are broken as in `fuse_readers`, which takes the last reader's name first.
+    chain = reader_table([("a", "R0", 0, 0, 0, 10, 10)] + [
+        ("a", f"R{k}", 0, x, 0, x + 10, 10) for k, x in ((1, 0.0), (2, 2.5), (3, 5.5))
+    ])  # fmt: skip
+    others = chain[chain["rad_id"] != "R0"]
+    truth_of = annotations.fuse_readers(others, iou_threshold=0.45, classes=TWO)
+    assert len(truth_of) == 2
+    row = metrics.reader_ceiling(
+        chain.sample(frac=1, random_state=1), readers=("R0",), fusion_iou_threshold=0.45, classes=TWO
+    ).iloc[0]
+    own = chain[chain["rad_id"] == "R0"].assign(score=1.0)
+    assert row["map"] == metrics.voc_map(own, truth_of).map
+
+
+# -- groups of images --------------------------------------------------------------------------------
+
+
+def test_groups_are_compared_on_abnormal_images_and_on_findings_that_all_have():
+    found, true = random_problem(8, images=60, boxes=120, found=600)
+    three = schema.ClassTable(("Mass", "Fluid", "Air", "Normal"))
+    first, second = ([f"image{k}" for k in ids] for ids in (range(40), range(40, 60)))
+    true = true[(true["class_id"] != 2) | true["image_id"].isin(first)]
+    normal = truth([(f"n{k}", 3) for k in range(50)])
+    alarms = detections([(f"n{k}", 0, 0.99, 0, 0, 9, 9) for k in range(50)])
+    groups = {"one": first, "two": [*second, *normal["image_id"]], "none": ["n0"]}
+    everything = pd.concat([true, normal]), pd.concat([found, alarms])
+    scores = metrics.group_scores(
+        everything[1], everything[0], groups, resamples=100, classes=three
+    ).set_index("group")  # fmt: skip
+    assert scores.index.tolist() == ["one", "two"] and (scores["classes"] == 2).all()
+    for name, ids in (("one", first), ("two", second)):
+        part = true[true["image_id"].isin(ids) & true["class_id"].isin([0, 1])]
+        with_finding = true.loc[true["image_id"].isin(ids), "image_id"].unique()
+        expected = metrics.voc_map(found, part, image_ids=with_finding, class_ids=[0, 1])
+        assert scores.loc[name, "map"] == expected.map and scores.loc[name, "images"] == len(with_finding)
+        assert scores.loc[name, "n_truth"] == len(part)
+        assert scores.loc[name, "low"] < expected.map < scores.loc[name, "high"]
+    gap = scores.loc["two"]
+    assert gap["gap"] == pytest.approx(scores["map"].diff().iloc[1] * -1)
+    assert gap["gap_low"] < gap["gap"] < gap["gap_high"] and np.isnan(scores.loc["one", "gap"])
+
+
+def test_groups_without_a_common_finding_or_any_image():
+    true = truth([("a", 0, 0, 0, 9, 9), ("b", 1, 0, 0, 9, 9), ("c", 2)])
+    apart = metrics.group_scores(detections([]), true, {"x": ["a"], "y": ["b"]}, resamples=5, classes=TWO)
+    assert apart["classes"].tolist() == [0, 0] and apart["map"].isna().all() and apart["gap_low"].isna().all()
+    assert metrics.group_scores(detections([]), true, {"x": ["c"]}, resamples=5, classes=TWO).empty
 
 
 def test_a_single_reader_has_no_ceiling():
@@ -493,8 +563,7 @@ def test_a_single_reader_has_no_ceiling():
     assert metrics.reader_pairs(alone, classes=TWO).empty
     assert metrics.reader_ceiling(alone, classes=TWO).empty
     assert metrics.reader_ceiling(READERS.iloc[:0], classes=TWO).empty
-    normal = metrics.reader_ceiling(READERS[READERS["image_id"] == "c"], classes=TWO)
-    assert normal["map"].isna().all() and len(normal) == 2
+    assert metrics.reader_ceiling(READERS[READERS["image_id"] == "c"], classes=TWO).empty, "all normal"
 
 
 @pytest.mark.real

@@ -5,6 +5,7 @@ from cxr.metrics.ceiling import reader_ceiling, reader_pairs
 from cxr.metrics.coco import CocoResult, coco_map
 from cxr.metrics.encoding import Boxes, Problem, encode, with_normal_rows
 from cxr.metrics.froc import FROC_RATES, FrocResult, froc
+from cxr.metrics.groups import group_scores
 from cxr.metrics.intervals import BootstrapResult, Difference, bootstrap_map, paired_difference
 from cxr.metrics.matching import Matches, match
 from cxr.metrics.operating import BACKGROUND, OperatingPoint, confusion, operating_point
@@ -34,6 +35,7 @@ __all__ = [
     "encode",
     "error_breakdown",
     "froc",
+    "group_scores",
     "image_roc",
     "match",
     "operating_point",
