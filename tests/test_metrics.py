@@ -116,6 +116,35 @@ def test_the_best_f1_is_the_best_of_all_thresholds(seed, ties):
         assert row.f1 == pytest.approx(best)
 
 
+def test_a_class_without_a_hit_is_cut_where_all_classes_together_are():
+    """Cut at infinity, its false alarms would vanish from the totals; it has two at 0.6 and one at 0.2."""
+    true = truth([("a", 0, 0, 0, 10, 10), ("b", 0, 0, 0, 10, 10), ("c", 2)])
+    found = detections(
+        [
+            ("a", 0, 0.9, 0, 0, 10, 10),
+            ("b", 0, 0.5, 0, 0, 10, 10),
+            ("a", 1, 0.6, 0, 0, 10, 10),
+            ("c", 1, 0.6, 0, 0, 10, 10),
+            ("c", 1, 0.2, 0, 0, 10, 10),
+        ]
+    )
+    point = metrics.operating_point(found, true, class_ids=[0, 1])
+    # Of all together F1 is 2/3 at 0.9 (one of one shown, of two) and 4/6 at 0.5: the higher one stands.
+    assert point.per_class["score_threshold"].tolist() == [0.5, 0.9]
+    more = pd.concat([true, truth([("c", 1, 50, 50, 60, 60)])])
+    point = metrics.operating_point(found, more, class_ids=[0, 1])
+    # With a third truth box, which is never hit: 2/4 at 0.9, 4/7 at 0.5.
+    assert point.per_class["score_threshold"].tolist() == [0.5, 0.5]
+    assert point.per_class["false_positives"].tolist() == [0, 2] and point.per_class["missed"].tolist() == [
+        0,
+        1,
+    ]
+    assert point.false_positives_per_image == pytest.approx(2 / 3)
+    hitless = metrics.operating_point(found[found["class_id"] == 1], true, class_ids=[0, 1])
+    assert hitless.per_class["score_threshold"].tolist() == [-np.inf, -np.inf]
+    assert hitless.per_class["false_positives"].tolist() == [0, 3]
+
+
 def test_operating_point_of_nothing():
     point = metrics.operating_point(detections([]), truth([("a", 0, 0, 0, 9, 9)]), score_threshold=0.5)
     assert np.isnan(point.precision) and point.recall == 0 and point.f1 == 0
@@ -191,6 +220,16 @@ def test_roc_takes_normal_lines_or_given_probabilities():
     assert metrics.image_roc(lines, true, p_abnormal=given, classes=TWO).abnormal == 1
     with pytest.raises(DataError, match="p_abnormal: expected every image, got none for c"):
         metrics.image_roc(lines, true, p_abnormal=given.iloc[:2], classes=TWO)
+
+
+def test_roc_falls_back_on_the_best_finding_where_an_image_lacks_its_normal_line():
+    """A gate drops the lines of images it is sure of; having none must not make an image surely abnormal."""
+    true = truth([("a", 0, 0, 0, 1, 1), ("b", 2), ("c", 2)])
+    found = detections([("a", 0, 0.8, 0, 0, 1, 1), ("b", 0, 0.3, 0, 0, 1, 1), ("c", 2, 0.9, 0, 0, 1, 1)])
+    assert metrics.image_roc(found, true, classes=TWO).abnormal == 1
+    swapped = found.assign(score=[0.3, 0.8, 0.9])
+    # By the lines alone a and b would both score 1, whatever their boxes: 0.75.
+    assert metrics.image_roc(swapped, true, classes=TWO).abnormal == 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -598,9 +637,43 @@ def test_the_scorecard_gathers_the_parts():
     assert card.totals["coco_ap50"] > card.totals["coco_map"] > 0
     again = json.loads(json.dumps(card.as_dict(), allow_nan=False))
     assert again["map"] == card.totals["map"] and len(again["per_class"]) == 4
-    assert again["per_class"][3]["sensitivity"] is None
-    text = card.text()
-    assert "mAP over 4 classes: " in text and "mAP over 3 findings: " in text and "Fluid" in text
+    assert again["per_class"][3]["froc"] is None
+    froc = metrics.froc(found, boxed, image_ids=images, class_ids=range(3))
+    for rate in metrics.FROC_RATES:
+        assert card.totals[f"froc_at_{rate:g}"] == froc.sensitivity[rate]
+        of_class = [row[f"froc_at_{rate:g}"] for row in again["per_class"][:3]]
+        assert of_class == froc.per_class[f"at_{rate:g}"].tolist()
+    assert again["per_class"][0]["froc"] == pytest.approx(froc.per_class["mean"].iloc[0])
+    assert card.totals["map_bias"] != 0
+
+
+def test_the_scorecard_as_text():
+    found, true = random_problem(7)
+    three = schema.ClassTable(("Mass", "Fluid", "Air", "Normal"))
+    common = {"classes": three}
+    plain = metrics.scorecard(found, true, **common).text()
+    assert "mAP over 3 classes: " in plain and "mAP over 3 findings: " in plain and "Fluid" in plain
+    assert "interval" not in plain, "no empty column"
+    assert "F1*" in plain and "on this very truth" in plain
+    assert "1/8    1/4    1/2      1      2      4      8   mean" in plain
+    full = metrics.scorecard(found, true, **common, resamples=20, thresholds={0: 0.5}).text()
+    assert "95% interval" in full and full.count("[") == 5
+    assert "F1*" not in full and "F1 at the thresholds given" in full
+
+
+def test_the_scorecard_takes_thresholds_chosen_elsewhere():
+    found, true = random_problem(7)
+    three = schema.ClassTable(("Mass", "Fluid", "Air", "Normal"))
+    given = {0: 0.2, 1: 0.9, 2: 0.5}
+    card = metrics.scorecard(found, true, classes=three, thresholds=given)
+    point = metrics.operating_point(
+        found, true, score_threshold=given, class_ids=range(3), image_ids=true["image_id"].unique()
+    )
+    assert card.table["score_threshold"].tolist()[:3] == [0.2, 0.9, 0.5]
+    assert card.table["f1"].tolist()[:3] == point.per_class["f1"].tolist()
+    assert (card.totals["f1"], card.totals["thresholds_given"]) == (point.f1, True)
+    chosen = metrics.scorecard(found, true, classes=three)
+    assert chosen.totals["f1"] > point.f1 and chosen.totals["thresholds_given"] is False
 
 
 def test_the_scorecard_of_nothing_and_of_several_readers():
