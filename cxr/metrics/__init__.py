@@ -10,7 +10,7 @@ from cxr.metrics.intervals import BootstrapResult, Difference, bootstrap_map, pa
 from cxr.metrics.matching import Matches, match
 from cxr.metrics.operating import BACKGROUND, OperatingPoint, confusion, operating_point
 from cxr.metrics.roc import RocResult, image_roc
-from cxr.metrics.scorecard import Scorecard, scorecard
+from cxr.metrics.scorecard import Scorecard, plain_rows, scorecard
 from cxr.metrics.voc import VocResult, voc_map, voc_score
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "match",
     "operating_point",
     "paired_difference",
+    "plain_rows",
     "reader_ceiling",
     "reader_pairs",
     "scorecard",

@@ -38,8 +38,8 @@ class Scorecard:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers, lists and strings for JSON; None where there is no number."""
-        rows = [{name: _plain(value) for name, value in row.items()} for row in self.table.to_dict("records")]
-        return {**{name: _plain(value) for name, value in self.totals.items()}, "per_class": rows}
+        totals = {name: _plain(value) for name, value in self.totals.items()}
+        return {**totals, "per_class": plain_rows(self.table)}
 
     def text(self) -> str:
         """The table and the means as lines of text for a terminal."""
@@ -191,6 +191,11 @@ def scorecard(
         by_coco = coco_map(detections, truth, image_ids=images, class_ids=findings)
         totals |= {"coco_map": by_coco.map, "coco_ap50": by_coco.ap50}
     return Scorecard(table, totals)
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain numbers and strings for JSON; None where there is no number."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _plain(value: Any) -> Any:
