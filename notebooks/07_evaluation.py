@@ -317,7 +317,7 @@ run.figure(
 # %%
 rates = {f"froc_at_{rate:g}": f"{rate:g}" for rate in metrics.FROC_RATES}
 sensitivity = card.table.set_index("class_name")[[*rates, "froc", "n_truth"]]
-sensitivity.loc[classes.finding_names].dropna().rename(columns=rates | {"froc": "mean"}).round(3)
+sensitivity.dropna().rename(columns=rates | {"froc": "mean"}).round(3)
 
 # %% [markdown]
 # Read along a row: what does a class gain when more false alarms are allowed? Read down the column of
