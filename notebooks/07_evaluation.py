@@ -182,7 +182,7 @@ pd.DataFrame(gains).T.round(4).rename(columns={"value": "gained by the gate"})
 # Where `low` is above zero, the gate helps beyond chance on images like these. It was chosen on them,
 # so a little of the gain is luck.
 #
-# Two more numbers that other work reports:
+# More totals, which other work reports:
 
 # %%
 totals = ("coco_map", "coco_ap50", "froc", "auc_abnormal", "map_bias")
@@ -224,7 +224,8 @@ ceiling = metrics.reader_ceiling(
 run.figure(
     plots.reader_ceiling(ceiling),
     "03_ceiling",
-    "Each reader (orange) and the detector (blue) against the other readers, on that reader's images.",
+    "Each reader (orange) and the detector (blue) against the other readers, on that reader's images; "
+    "bars are 95 % intervals.",
 )
 
 # %% [markdown]
@@ -362,7 +363,11 @@ Markdown(
 confusion = metrics.confusion(found, val, score_threshold=threshold, class_ids=findings, **limits)
 names = {i: classes.name(i) for i in findings}
 run.figure(
-    plots.confusion(confusion.rename(index=names, columns=names)),
+    plots.confusion(
+        confusion.rename(
+            index=names | {metrics.BACKGROUND: "false alarm"}, columns=names | {metrics.BACKGROUND: "missed"}
+        )
+    ),
     "08_confusion",
     "What true boxes were called at the threshold; last column: missed, last row: false alarms.",
 )

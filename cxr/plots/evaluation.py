@@ -88,7 +88,8 @@ def pr_curves(
         color = ink(classes.color(class_id))
         stairs = np.concatenate([[0.0], recall]), np.concatenate([envelope[:1], envelope])
         place.fill_between(*stairs, step="pre", color=color, alpha=0.2, linewidth=0)
-        place.plot(recall, precision, color=color, linewidth=1.3)
+        line = np.concatenate([[0.0], recall]), np.concatenate([precision[:1], precision])
+        place.plot(*line, color=color, linewidth=1.3, drawstyle="steps-pre")
         place.set(xlim=(0, 1.02), ylim=(0, 1.05))
         place.set_title(f"{classes.name(class_id)}  {aps[class_id]:.2f}", fontsize=9)
     figure.supxlabel("recall", fontsize=10)
@@ -216,7 +217,7 @@ def error_breakdown(table: pd.DataFrame) -> Figure:
         left += values
     horizontal(axes, [str(name) for name in table.index])
     axes.set_xlabel("boxes")
-    axes.set_title("Where the errors come from", pad=22)
+    axes.set_title("Where the errors come from", pad=32)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=table.shape[1], columnspacing=1.2)
     return figure
 
