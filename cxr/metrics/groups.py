@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from cxr.metrics.intervals import bias_corrected, bootstrap_map
+from cxr.metrics.intervals import bias_corrected, bootstrap_map, mean_of_known
 from cxr.schema import CLASS_ID, IMAGE_ID, VINBIGDATA, ClassTable
 
 
@@ -60,7 +60,8 @@ def group_scores(
             first = boot
         else:
             gap = first.map - boot.map
-            low, high = bias_corrected(first.samples - boot.samples, gap, boot.level)
+            gaps = mean_of_known(first.class_samples - boot.class_samples)
+            low, high = bias_corrected(gaps, gap, boot.level)
             row |= {"gap": gap, "gap_low": low, "gap_high": high}
         rows.append(row)
     columns = ["group", "images", "classes", "n_truth", "map", "low", "high", "gap", "gap_low", "gap_high"]

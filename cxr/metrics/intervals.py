@@ -49,7 +49,7 @@ class BootstrapResult:
         """Mean over some of the classes, with its interval: value, low, high."""
         chosen = self.per_class[CLASS_ID].isin(list(class_ids)).to_numpy()
         value = float(self.per_class["ap"][chosen].mean())
-        return value, *bias_corrected(_mean(self.class_samples[:, chosen]), value, self.level)
+        return value, *bias_corrected(mean_of_known(self.class_samples[:, chosen]), value, self.level)
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ def bootstrap_map(
         if progress is not None:
             progress(r + 1, resamples)
 
-    samples = _mean(class_samples)
+    samples = mean_of_known(class_samples)
     low, high = bias_corrected(samples, result.map, level)
     per_class = result.per_class[[CLASS_ID, "ap"]].copy()
     ends = [bias_corrected(class_samples[:, c], ap, level) for c, ap in enumerate(per_class["ap"].to_numpy())]
     per_class[["low", "high"]] = np.array(ends).reshape(n_classes, 2)
-    per_class["bias"] = _mean(class_samples.T) - per_class["ap"]
+    per_class["bias"] = mean_of_known(class_samples.T) - per_class["ap"]
     per_class["n_truth"] = result.per_class["n_truth"]
-    bias = float(_mean(samples[None])[0] - result.map)
+    bias = float(mean_of_known(samples[None])[0] - result.map)
     return BootstrapResult(
         result.map, low, high, bias, per_class, samples, class_samples, level, problem.image_ids, seed
     )
@@ -203,7 +203,7 @@ def paired_difference(
     if class_ids is not None:
         chosen = first.per_class[CLASS_ID].isin(list(class_ids)).to_numpy()
     value = float((first.per_class["ap"] - second.per_class["ap"])[chosen].mean())
-    differences = _mean((first.class_samples - second.class_samples)[:, chosen])
+    differences = mean_of_known((first.class_samples - second.class_samples)[:, chosen])
     return Difference(value, *bias_corrected(differences, value, first.level))
 
 
@@ -231,7 +231,7 @@ def bias_corrected(samples: np.ndarray, value: float, level: float) -> tuple[flo
     return float(low), float(high)
 
 
-def _mean(samples: np.ndarray) -> np.ndarray:
+def mean_of_known(samples: np.ndarray) -> np.ndarray:
     """Mean of what each row knows; NaN for a row that knows nothing."""
     known = ~np.isnan(samples)
     count = known.sum(axis=1)
