@@ -217,6 +217,9 @@ def score_submission(
         Path | None,
         typer.Option("--data-dir", help="Data folder whose classes.csv holds; default VinBigData's."),
     ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples for the 95% intervals; 0 for none.")
+    ] = 200,
 ) -> None:
     """Score a submission by PASCAL VOC mAP at IoU > 0.4."""
     from cxr import annotations, metrics, submission
@@ -228,7 +231,7 @@ def score_submission(
         print(f"cxr: {truth_file}: several readers an image, fused by weighted boxes fusion", file=sys.stderr)
     detections = submission.parse(submission_file, classes=classes)
     _compare_images(set(detections[schema.IMAGE_ID]), set(truth[schema.IMAGE_ID]), submission_file)
-    card = metrics.scorecard(detections, truth, classes=classes)
+    card = metrics.scorecard(detections, truth, classes=classes, resamples=resamples)
     print(json.dumps(card.as_dict(), indent=2) if as_json else card.text())
 
 

@@ -124,7 +124,11 @@ def _class_rows(root: Path) -> list[dict[str, Any]]:
     for artefact in (schema.SCORE_JSON, schema.EVALUATION_JSON):
         rows = (_result(root, artefact) or {}).get("per_class")
         if isinstance(rows, list) and rows:
-            return [{key: _cell(value) for key, value in row.items()} for row in rows]
+            # The single FROC rates would make the table too wide; the notebook shows them.
+            return [
+                {key: _cell(value) for key, value in row.items() if not key.startswith("froc_at_")}
+                for row in rows
+            ]
     return []
 
 

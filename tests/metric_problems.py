@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from cxr import schema
-from cxr.boxes import iou
 
 
 def detections(rows: list[tuple]) -> pd.DataFrame:
@@ -56,7 +55,11 @@ def random_problem(
 
 
 def voc_by_loop(found: pd.DataFrame, true: pd.DataFrame, threshold: float = 0.4) -> dict[int, float]:
-    """`VOCevaldet.m` of the 2010 kit, line by line, with its all-point area."""
+    """`VOCevaldet.m` of the 2010 kit, line by line, with its all-point area.
+
+    Nothing of the package is used. The kit counts the last pixel as inside (`+ 1` in its sides); here as in
+    the competition edges are positions, so the `+ 1` is left out.
+    """
     result = {}
     for label in sorted(true["class_id"].unique()):
         boxes_of = {
@@ -68,8 +71,14 @@ def voc_by_loop(found: pd.DataFrame, true: pd.DataFrame, threshold: float = 0.4)
         ordered = found[found["class_id"] == label].sort_values("score", ascending=False, kind="stable")
         for row in ordered.itertuples():
             best, best_iou = -1, -1.0
-            for j, box in enumerate(boxes_of.get(row.image_id, [])):
-                overlap = iou([[row.x_min, row.y_min, row.x_max, row.y_max]], box[None])[0, 0]
+            for j, (x_min, y_min, x_max, y_max) in enumerate(boxes_of.get(row.image_id, [])):
+                width = min(row.x_max, x_max) - max(row.x_min, x_min)
+                height = min(row.y_max, y_max) - max(row.y_min, y_min)
+                overlap = 0.0
+                if width > 0 and height > 0:
+                    own = (row.x_max - row.x_min) * (row.y_max - row.y_min)
+                    union = own + (x_max - x_min) * (y_max - y_min) - width * height
+                    overlap = width * height / union
                 if overlap > best_iou:
                     best, best_iou = j, overlap
             hit = best_iou > threshold and not taken[row.image_id][best]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from types import ModuleType
 
 import ensemble_boxes
 import numpy as np
-import pandas as pd
 import pytest
 from ensemble_boxes import ensemble_boxes_nms
 
-from cxr import boxes, schema
+from cxr import boxes
 from cxr.boxes.compiled import compiled
 from cxr.boxes.grouping import dense_keys, group_by_score
 from cxr.errors import BoxError, ParameterError
@@ -151,16 +153,28 @@ def test_nms_equals_ensemble_boxes(monkeypatch):
 
 @pytest.mark.parametrize(("method", "theirs"), [("linear", 1), ("gaussian", 2)])
 def test_soft_nms_equals_ensemble_boxes(method, theirs):
+    """The same boxes fall below the threshold, about a third of them, and the rest get the same scores."""
     rng = np.random.default_rng(5)
-    b, scores, labels = random_boxes(rng, 90), rng.uniform(0, 1, 90), rng.integers(0, 2, 90)
-    kept, lowered = boxes.soft_nms(b, scores, 0.3, method=method, sigma=0.4, labels=labels)
-    # They return the old scores; the kept boxes and their order of selection are what compares.
-    other, _, other_labels = ensemble_boxes_nms.nms_method(
-        [b], [scores], [labels], method=theirs, iou_thr=0.3, sigma=0.4
+    low = rng.uniform(0, 0.4, (90, 2))  # crowded, so that most boxes are lowered by some other
+    b = np.hstack([low, low + rng.uniform(0.15, 0.3, (90, 2))])
+    scores, labels = rng.uniform(0, 1, 90), rng.integers(0, 2, 90)
+    limit = {"linear": 0.03, "gaussian": 0.03}[method]
+    kept, lowered = boxes.soft_nms(
+        b, scores, 0.3, method=method, sigma=0.4, score_threshold=limit, labels=labels
     )
-    assert sorted(map(tuple, b[kept])) == sorted(map(tuple, other))
-    assert len(other_labels) == len(kept)
-    assert (np.diff(lowered) <= 0).all() and (lowered <= scores[kept] + 1e-15).all()
+    assert 50 <= len(kept) <= 70
+    theirs_by_box = {}
+    for label in (0, 1):
+        # Their public function returns the old scores; the loop behind it lowers them in place.
+        of_label = np.flatnonzero(labels == label)
+        new = scores[of_label].copy()
+        index = ensemble_boxes_nms.cpu_soft_nms_float(
+            b[of_label], new, Nt=0.3, sigma=0.4, thresh=limit, method=theirs
+        )
+        theirs_by_box |= dict(zip(of_label[index].tolist(), new[new > limit], strict=True))
+    assert set(theirs_by_box) == set(kept.tolist())
+    np.testing.assert_allclose(lowered, [theirs_by_box[k] for k in kept.tolist()], rtol=1e-12)
+    assert (np.diff(lowered) <= 0).all() and (lowered < scores[kept]).sum() > 20
 
 
 def test_soft_nms_by_hand():
@@ -317,6 +331,42 @@ def test_fusion_equals_ensemble_boxes(conf_type, overflow):
         np.testing.assert_array_equal(ours.labels, theirs[2])
 
 
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    """The fusion bench, whose problems have the shape of real ones."""
+    path = Path(__file__).parent / "bench" / "bench_fusion.py"
+    spec = importlib.util.spec_from_file_location("bench_fusion", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kind", ["readers", "models", "models, some empty"])
+def test_fusion_of_problems_like_real_ones_equals_ensemble_boxes(bench, kind):
+    """Three readers of a few boxes an image; five models of a hundred, all of them or some silent."""
+    rng = np.random.default_rng(14)
+    task = bench.readers_task(300, rng) if kind == "readers" else bench.models_task(8, rng)
+    if "empty" in kind:
+        silent = (task.models == 4) | ((task.models == 1) & (task.images % 2 == 0)) | (task.images == 3)
+        task = task._replace(**{name: getattr(task, name)[~silent] for name in task._fields[:5]})
+    fused = bench.by_ours(task)
+    ends = np.searchsorted(fused.images, np.arange(int(task.images.max()) + 2))
+    for image, parts in enumerate(bench.as_lists(task)):
+        if sum(map(len, parts[1])) == 0:
+            assert ends[image] == ends[image + 1]
+            continue
+        theirs = ensemble_boxes.weighted_boxes_fusion(*parts, iou_thr=task.iou_threshold)
+        mine = [part[ends[image] : ends[image + 1]] for part in fused[:3]]
+        np.testing.assert_allclose(*(rows_in_order(*part) for part in (mine, theirs)), atol=1e-6)
+    assert len(fused.scores) < 0.8 * len(task.scores) and fused.n_models.max() >= 3
+
+
+def rows_in_order(corners: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Boxes with labels and scores, whole rows sorted: two results in any order become comparable."""
+    rows = np.column_stack([labels, corners, scores])
+    return rows[np.lexsort(rows.round(4).T[::-1])]
+
+
 def test_where_ensemble_boxes_differs():
     """Three places, each on purpose: equal scores, boxes without area, boxes outside the unit square."""
     chain = [[0.0, 0, 0.4, 0.1], [0.1, 0, 0.5, 0.1], [0.22, 0, 0.62, 0.1]]
@@ -391,63 +441,65 @@ def test_counting_models_equals_the_plain_loop():
         boxes.count_models([[0, 0, 1, 1]], [0], [-1], 0.5)
 
 
-def detections(rows: list[tuple]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=schema.DETECTION_COLUMNS)
-
-
-MODELS = [
-    detections([("b", 0, 0.9, 0, 0, 10, 10), ("a", 0, 0.8, 0, 0, 10, 10), ("a", 1, 0.7, 0, 0, 10, 10)]),
-    detections([("a", 0, 0.6, 0, 0, 10, 9), ("a", 0, 0.1, 50, 50, 60, 60)]),
-    detections([]),
-]
+MODELS = {
+    # Image 0 holds two findings at one place and a stray one; the third model found nothing anywhere.
+    "boxes": [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]],
+    "scores": [0.9, 0.8, 0.7, 0.6, 0.1],
+    "labels": [0, 0, 1, 0, 0],
+    "model_ids": [0, 0, 0, 1, 1],
+    "images": [1, 0, 0, 0, 0],
+}
 
 
 @pytest.mark.parametrize(
     ("method", "scores", "n_models"),
     [
-        # Three models, one of them empty: 0.9 / 3; (0.8 + 0.6) / 3, 0.7 / 3, 0.1 / 3.
-        ("wbf", [0.3, 1.4 / 3, 0.7 / 3, 0.1 / 3], [1, 2, 1, 1]),
-        ("nms", [0.9, 0.8, 0.7, 0.1], [1, 2, 1, 1]),
-        ("soft-nms", [0.9, 0.8, 0.7, 0.6 * np.exp(-0.81 / 0.5), 0.1], [1, 2, 1, 2, 1]),
-        ("union", [0.9, 0.8, 0.7, 0.6, 0.1], [1, 2, 1, 2, 1]),
+        # Image 0 first. Three models: (0.8 + 0.6) / 3, 0.7 / 3, 0.1 / 3; then 0.9 / 3.
+        ("wbf", [1.4 / 3, 0.7 / 3, 0.1 / 3, 0.3], [2, 1, 1, 1]),
+        ("nms", [0.8, 0.7, 0.1, 0.9], [2, 1, 1, 1]),
+        ("soft-nms", [0.8, 0.7, 0.6 * np.exp(-0.81 / 0.5), 0.1, 0.9], [2, 1, 2, 1, 1]),
+        ("union", [0.8, 0.7, 0.6, 0.1, 0.9], [2, 1, 2, 1, 1]),
         ("agreement", [0.8, 0.6], [2, 2]),
     ],
 )
 def test_models_fuse_by_hand(method, scores, n_models):
-    fused = boxes.fuse_detections(MODELS, method=method)
-    assert fused.columns.tolist() == [*schema.DETECTION_COLUMNS, "n_models"]
-    np.testing.assert_allclose(fused["score"], scores)
-    assert fused["n_models"].tolist() == n_models
-    assert fused["image_id"].drop_duplicates().tolist() == (["a"] if method == "agreement" else ["b", "a"])
+    fused = boxes.fuse_models(**MODELS, n_models=3, method=method)
+    np.testing.assert_allclose(fused.scores, scores)
+    assert fused.n_models.tolist() == n_models
+    assert fused.images.tolist() == sorted(fused.images) and fused.boxes.dtype == np.float32
 
 
 def test_weighted_suppression_of_models_equals_ensemble_boxes(monkeypatch):
+    """They divide by the sum of the weights, we by the largest: 6 against 3."""
     loop = ensemble_boxes_nms.nms_float_fast
     monkeypatch.setattr(ensemble_boxes_nms, "nms_float_fast", getattr(loop, "py_func", loop))
     rng = np.random.default_rng(13)
     b, scores, labels = random_models(rng, 3, 30)
-    tables = [
-        pd.DataFrame(corners, columns=schema.BOX_COLUMNS).assign(image_id="a", class_id=label, score=score)
-        for corners, score, label in zip(b, scores, labels, strict=True)
-    ]
-    fused = boxes.fuse_detections(tables, method="nms", weights=[1, 2, 3], iou_threshold=0.4)
+    models = np.repeat(np.arange(3), [len(part) for part in b])
+    fused = boxes.fuse_models(
+        np.concatenate(b), np.concatenate(scores), np.concatenate(labels), models,
+        method="nms", weights=[1, 2, 3], iou_threshold=0.4,
+    )  # fmt: skip
     theirs = ensemble_boxes.nms(b, [part.copy() for part in scores], labels, iou_thr=0.4, weights=[1, 2, 3])
-    np.testing.assert_allclose(fused["score"], np.sort(theirs[1])[::-1])
-    np.testing.assert_allclose(fused[schema.BOX_COLUMNS], theirs[0][np.argsort(-theirs[1])])
+    order = np.argsort(-theirs[1])
+    np.testing.assert_allclose(fused.scores, theirs[1][order] * 6 / 3)
+    np.testing.assert_allclose(fused.boxes, theirs[0][order], atol=1e-6)
 
 
-def test_fusing_models_that_found_nothing_and_what_is_refused():
-    assert boxes.fuse_detections([detections([])]).columns.tolist() == [*schema.DETECTION_COLUMNS, "n_models"]
-    assert boxes.fuse_detections(MODELS, skip_below=0.95).empty
-    assert len(boxes.fuse_detections(MODELS, min_models=2)) == 1
-    with pytest.raises(ParameterError, match="at least one model's table"):
-        boxes.fuse_detections([])
-    with pytest.raises(ParameterError, match=r"expected one of wbf, .* got 'mean'"):
-        boxes.fuse_detections(MODELS, method="mean")
-    with pytest.raises(ParameterError, match="expected 3, one per model, got 2"):
-        boxes.fuse_detections(MODELS, weights=[1, 1])
-    with pytest.raises(BoxError, match="model 1: expected a column 'score'"):
-        boxes.fuse_detections([MODELS[0], MODELS[1].drop(columns="score")])
+@pytest.mark.parametrize("method", boxes.FUSION_METHODS)
+def test_fusing_models_that_found_nothing(method):
+    fused = boxes.fuse_models([], [], [], [], n_models=2, method=method)
+    assert fused.boxes.shape == (0, 4) and all(len(part) == 0 for part in fused)
+
+
+def test_what_fusing_models_refuses():
+    with pytest.raises(ParameterError, match=r"fuse_models: expected a method of wbf, .* got 'mean'"):
+        boxes.fuse_models(**MODELS, n_models=3, method="mean")
+    for method in boxes.FUSION_METHODS:
+        with pytest.raises(BoxError, match=r"model_ids: expected 0\.\.0 for 1 models, got 1"):
+            boxes.fuse_models(**MODELS, weights=[1], method=method)
+        with pytest.raises(ParameterError, match="expected `weights` or `n_models`"):
+            boxes.fuse_models(**MODELS, method=method)
 
 
 # -- ordering and the fallback -----------------------------------------------------------------------

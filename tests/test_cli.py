@@ -87,9 +87,14 @@ def test_score_prints_the_table_or_json(cxr, phantom_dir: Path):
     assert status == 0
     assert "No finding" in out
     assert "mAP over" in out
+    assert "95% interval" in out
+    status, out, _ = cxr("score", sample, truth, "--resamples", "0")
+    assert status == 0
+    assert "interval" not in out
     status, out, _ = cxr("score", sample, truth, "--json")
     assert status == 0
     card = json.loads(out)
+    assert card["map_low"] <= card["map"] <= card["map_high"]
     assert card["map_findings"] == 0.0
     assert card["map"] > 0, "calling every image normal scores on the normal class"
 

@@ -301,6 +301,17 @@ def test_views_are_fused_and_mirrors_come_back(detector):
     assert set(views[schema.IMAGE_ID]) <= set(IMAGES.ids)
 
 
+def test_how_views_are_fused_can_be_chosen(detector):
+    plain = predict_store(detector, IMAGES, IMAGES.ids[:2])
+    pair = [detector, detector]
+    both = {name: predict_store(pair, IMAGES, IMAGES.ids[:2], model_fusion=name) for name in ("union", "nms")}
+    assert len(both["union"]) == 2 * len(plain) > 0, "every box of either"
+    assert both["union"][schema.SCORE].max() == plain[schema.SCORE].max(), "equal weights leave scores alone"
+    assert len(both["nms"]) < len(both["union"])
+    with pytest.raises(ParameterError, match=r"model_fusion: expected a method of wbf, .* got 'mean'"):
+        predict_store(detector, IMAGES, [], model_fusion="mean")
+
+
 def test_a_mirror_view_of_a_mirrored_image_is_the_upright_view(detector):
     mirrored = HeldImages()
     for image_id in IMAGES.ids[:2]:

@@ -1,4 +1,4 @@
-"""FROC, ROC, operating points, errors, intervals, COCO, readers, the scorecard: each checked another way."""
+"""FROC, ROC, operating points, errors, COCO, the scorecard: each checked another way."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from metric_problems import detections, random_problem, truth, voc_by_loop
+from metric_problems import detections, random_problem, truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cxr import annotations, metrics, schema
+from cxr import metrics, schema
 from cxr.errors import DataError, ParameterError
 
 TWO = schema.ClassTable(("Mass", "Fluid", "Normal"))
@@ -114,6 +114,35 @@ def test_the_best_f1_is_the_best_of_all_thresholds(seed, ties):
         assert row.f1 == pytest.approx(best)
 
 
+def test_a_class_without_a_hit_is_cut_where_all_classes_together_are():
+    """Cut at infinity, its false alarms would vanish from the totals; it has two at 0.6 and one at 0.2."""
+    true = truth([("a", 0, 0, 0, 10, 10), ("b", 0, 0, 0, 10, 10), ("c", 2)])
+    found = detections(
+        [
+            ("a", 0, 0.9, 0, 0, 10, 10),
+            ("b", 0, 0.5, 0, 0, 10, 10),
+            ("a", 1, 0.6, 0, 0, 10, 10),
+            ("c", 1, 0.6, 0, 0, 10, 10),
+            ("c", 1, 0.2, 0, 0, 10, 10),
+        ]
+    )
+    point = metrics.operating_point(found, true, class_ids=[0, 1])
+    # Of all together F1 is 2/3 at 0.9 (one of one shown, of two) and 4/6 at 0.5: the higher one stands.
+    assert point.per_class["score_threshold"].tolist() == [0.5, 0.9]
+    more = pd.concat([true, truth([("c", 1, 50, 50, 60, 60)])])
+    point = metrics.operating_point(found, more, class_ids=[0, 1])
+    # With a third truth box, which is never hit: 2/4 at 0.9, 4/7 at 0.5.
+    assert point.per_class["score_threshold"].tolist() == [0.5, 0.5]
+    assert point.per_class["false_positives"].tolist() == [0, 2] and point.per_class["missed"].tolist() == [
+        0,
+        1,
+    ]
+    assert point.false_positives_per_image == pytest.approx(2 / 3)
+    hitless = metrics.operating_point(found[found["class_id"] == 1], true, class_ids=[0, 1])
+    assert hitless.per_class["score_threshold"].tolist() == [-np.inf, -np.inf]
+    assert hitless.per_class["false_positives"].tolist() == [0, 3]
+
+
 def test_operating_point_of_nothing():
     point = metrics.operating_point(detections([]), truth([("a", 0, 0, 0, 9, 9)]), score_threshold=0.5)
     assert np.isnan(point.precision) and point.recall == 0 and point.f1 == 0
@@ -189,6 +218,16 @@ def test_roc_takes_normal_lines_or_given_probabilities():
     assert metrics.image_roc(lines, true, p_abnormal=given, classes=TWO).abnormal == 1
     with pytest.raises(DataError, match="p_abnormal: expected every image, got none for c"):
         metrics.image_roc(lines, true, p_abnormal=given.iloc[:2], classes=TWO)
+
+
+def test_roc_falls_back_on_the_best_finding_where_an_image_lacks_its_normal_line():
+    """A gate drops the lines of images it is sure of; having none must not make an image surely abnormal."""
+    true = truth([("a", 0, 0, 0, 1, 1), ("b", 2), ("c", 2)])
+    found = detections([("a", 0, 0.8, 0, 0, 1, 1), ("b", 0, 0.3, 0, 0, 1, 1), ("c", 2, 0.9, 0, 0, 1, 1)])
+    assert metrics.image_roc(found, true, classes=TWO).abnormal == 1
+    swapped = found.assign(score=[0.3, 0.8, 0.9])
+    # By the lines alone a and b would both score 1, whatever their boxes: 0.75.
+    assert metrics.image_roc(swapped, true, classes=TWO).abnormal == 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -283,66 +322,6 @@ def test_errors_of_nothing():
     assert set(alone.detections["kind"]) == {"background"}
 
 
-# -- intervals ---------------------------------------------------------------------------------------
-
-
-def test_a_resample_scores_like_the_table_with_images_repeated():
-    found, true = random_problem(5)
-    images = sorted(set(found["image_id"]) | set(true["image_id"]))
-    result = metrics.bootstrap_map(found, true, resamples=5, seed=9, image_ids=images)
-    rng = np.random.default_rng(9)
-    for r in range(5):
-        drawn = [images[k] for k in rng.integers(0, len(images), len(images))]
-        copies = [
-            pd.concat(
-                [part[part["image_id"] == image].assign(image_id=f"{k}") for k, image in enumerate(drawn)]
-            )
-            for part in (found, true)
-        ]
-        by_class = voc_by_loop(*copies)
-        assert result.samples[r] == pytest.approx(np.mean(list(by_class.values())), abs=1e-12)
-        for label, expected in by_class.items():
-            assert result.class_samples[r, label] == pytest.approx(expected, abs=1e-12)
-
-
-def test_intervals_hold_the_score_and_depend_on_the_seed_alone():
-    found, true = random_problem(6, images=100, boxes=150, found=900)
-    result = metrics.bootstrap_map(found, true, resamples=200, seed=1)
-    assert result.map == metrics.voc_map(found, true).map
-    assert result.low < result.map < result.high
-    assert (result.per_class["low"] <= result.per_class["high"]).all()
-    again = metrics.bootstrap_map(found, true, resamples=200, seed=1)
-    np.testing.assert_array_equal(result.samples, again.samples)
-    assert (result.samples != metrics.bootstrap_map(found, true, resamples=200, seed=2).samples).any()
-    narrow = metrics.bootstrap_map(found, true, resamples=200, seed=1, level=0.5)
-    assert result.low < narrow.low < narrow.high < result.high
-    value, low, high = result.mean_over([0, 1])
-    assert low < value < high and value == pytest.approx(result.per_class["ap"].iloc[:2].mean())
-
-
-def test_a_class_that_a_resample_lacks_counts_in_no_mean():
-    true = truth([("a", 0, 0, 0, 9, 9), ("b", 1, 0, 0, 9, 9)])
-    found = detections([("a", 0, 0.9, 0, 0, 9, 9)])
-    result = metrics.bootstrap_map(found, true, resamples=50)
-    lacks = np.isnan(result.class_samples[:, 0])
-    assert lacks.any() and (result.samples[lacks] == 0).all()
-    assert set(result.samples) == {0.0, 0.5, 1.0}
-
-
-def test_bootstrap_of_nothing_and_its_limits():
-    true = truth([("a", 0, 0, 0, 9, 9)])
-    empty = metrics.bootstrap_map(detections([]), true, resamples=3)
-    assert (empty.map, empty.low, empty.high) == (0, 0, 0)
-    assert np.isnan(metrics.bootstrap_map(detections([]), truth([]), resamples=3).low)
-    with pytest.raises(ParameterError, match="resamples: expected at least 1"):
-        metrics.bootstrap_map(detections([]), true, resamples=0)
-    with pytest.raises(ParameterError, match="level: expected a share between 0 and 1, got 95"):
-        metrics.bootstrap_map(detections([]), true, level=95)
-    seen = []
-    metrics.bootstrap_map(detections([]), true, resamples=3, progress=lambda *step: seen.append(step))
-    assert seen[-1] == (3, 3)
-
-
 # -- COCO --------------------------------------------------------------------------------------------
 
 
@@ -390,62 +369,6 @@ def test_coco_prints_nothing_and_takes_the_empty_cases(capsys):
     assert capsys.readouterr().out == ""
 
 
-# -- readers -----------------------------------------------------------------------------------------
-
-
-def reader_table(rows: list[tuple]) -> pd.DataFrame:
-    rows = [row if len(row) > 3 else (*row, *[np.nan] * 4) for row in rows]
-    made = pd.DataFrame(rows, columns=["image_id", "rad_id", "class_id", *schema.BOX_COLUMNS])
-    return made.assign(class_name=[TWO.name(c) for c in made["class_id"]])[schema.ANNOTATION_COLUMNS]
-
-
-READERS = reader_table(
-    [
-        ("a", "R1", 0, 0, 0, 10, 10), ("a", "R2", 0, 0, 0, 10, 9), ("a", "R3", 0, 0, 0, 10, 8),
-        ("b", "R1", 0, 0, 0, 10, 10), ("b", "R2", 0, 50, 50, 60, 60), ("b", "R3", 2),
-        ("c", "R1", 2), ("c", "R2", 2), ("d", "R3", 0, 0, 0, 10, 10),
-    ]
-)  # fmt: skip
-
-
-def test_reader_pairs_by_hand():
-    pairs = metrics.reader_pairs(READERS, classes=TWO).set_index(["rad_id", "truth"])
-    one = pairs.loc[("R1", "R2")]
-    assert one["images"] == 3 and one["precision"] == 0.5 and one["recall"] == 0.5
-    assert one["map_tied"] == pytest.approx(0.25) and one["map"] == pytest.approx(0.5)
-    assert pairs.loc[("R1", "R3"), "images"] == 2 and pairs.loc[("R1", "R3"), "recall"] == 1
-    assert ("R2", "R3") in pairs.index and len(pairs) == 6
-    assert len(metrics.reader_pairs(READERS, min_images=3, classes=TWO)) == 2
-
-
-def test_reader_ceiling_by_hand():
-    ceiling = metrics.reader_ceiling(READERS, classes=TWO).set_index("rad_id")
-    # R3 on a and b against R1 and R2 fused: one box in a, two apart in b; its own box hits.
-    assert ceiling.loc["R3", "images"] == 2
-    assert ceiling.loc["R3", "precision"] == 1 and ceiling.loc["R3", "recall"] == pytest.approx(1 / 3)
-    assert ceiling.loc["R3", "map"] == pytest.approx(1 / 3)
-    assert ceiling.loc["R1", "images"] == 3
-
-
-def test_a_single_reader_has_no_ceiling():
-    alone = READERS[READERS["rad_id"] == "R1"]
-    assert metrics.reader_pairs(alone, classes=TWO).empty
-    assert metrics.reader_ceiling(alone, classes=TWO).empty
-    assert metrics.reader_ceiling(READERS.iloc[:0], classes=TWO).empty
-    normal = metrics.reader_ceiling(READERS[READERS["image_id"] == "c"], classes=TWO)
-    assert normal["map"].isna().all() and len(normal) == 2
-
-
-@pytest.mark.real
-def test_the_published_ceiling_of_real_readers(real_dir):
-    read = annotations.read_annotations(real_dir / "vinbigdata" / "train.csv.gz")
-    pairs = metrics.reader_pairs(read, readers=schema.DOMINANT_READERS)
-    assert len(pairs) == 6 and pairs["map"].between(0.205, 0.24).all()
-    assert pairs["map"].round(2).min() == 0.21 and pairs["map"].round(2).max() == 0.23
-    ceiling = metrics.reader_ceiling(read, readers=schema.DOMINANT_READERS)
-    assert ceiling["map"].between(0.23, 0.25).all()
-
-
 # -- the scorecard -----------------------------------------------------------------------------------
 
 
@@ -468,9 +391,43 @@ def test_the_scorecard_gathers_the_parts():
     assert card.totals["coco_ap50"] > card.totals["coco_map"] > 0
     again = json.loads(json.dumps(card.as_dict(), allow_nan=False))
     assert again["map"] == card.totals["map"] and len(again["per_class"]) == 4
-    assert again["per_class"][3]["sensitivity"] is None
-    text = card.text()
-    assert "mAP over 4 classes: " in text and "mAP over 3 findings: " in text and "Fluid" in text
+    assert again["per_class"][3]["froc"] is None
+    froc = metrics.froc(found, boxed, image_ids=images, class_ids=range(3))
+    for rate in metrics.FROC_RATES:
+        assert card.totals[f"froc_at_{rate:g}"] == froc.sensitivity[rate]
+        of_class = [row[f"froc_at_{rate:g}"] for row in again["per_class"][:3]]
+        assert of_class == froc.per_class[f"at_{rate:g}"].tolist()
+    assert again["per_class"][0]["froc"] == pytest.approx(froc.per_class["mean"].iloc[0])
+    assert card.totals["map_bias"] != 0
+
+
+def test_the_scorecard_as_text():
+    found, true = random_problem(7)
+    three = schema.ClassTable(("Mass", "Fluid", "Air", "Normal"))
+    common = {"classes": three}
+    plain = metrics.scorecard(found, true, **common).text()
+    assert "mAP over 3 classes: " in plain and "mAP over 3 findings: " in plain and "Fluid" in plain
+    assert "interval" not in plain, "no empty column"
+    assert "F1*" in plain and "on this very truth" in plain
+    assert "1/8    1/4    1/2      1      2      4      8   mean" in plain
+    full = metrics.scorecard(found, true, **common, resamples=20, thresholds={0: 0.5}).text()
+    assert "95% interval" in full and full.count("[") == 5
+    assert "F1*" not in full and "F1 at the thresholds given" in full
+
+
+def test_the_scorecard_takes_thresholds_chosen_elsewhere():
+    found, true = random_problem(7)
+    three = schema.ClassTable(("Mass", "Fluid", "Air", "Normal"))
+    given = {0: 0.2, 1: 0.9, 2: 0.5}
+    card = metrics.scorecard(found, true, classes=three, thresholds=given)
+    point = metrics.operating_point(
+        found, true, score_threshold=given, class_ids=range(3), image_ids=true["image_id"].unique()
+    )
+    assert card.table["score_threshold"].tolist()[:3] == [0.2, 0.9, 0.5]
+    assert card.table["f1"].tolist()[:3] == point.per_class["f1"].tolist()
+    assert (card.totals["f1"], card.totals["thresholds_given"]) == (point.f1, True)
+    chosen = metrics.scorecard(found, true, classes=three)
+    assert chosen.totals["f1"] > point.f1 and chosen.totals["thresholds_given"] is False
 
 
 def test_the_scorecard_of_nothing_and_of_several_readers():
@@ -479,8 +436,9 @@ def test_the_scorecard_of_nothing_and_of_several_readers():
     json.dumps(card.as_dict(), allow_nan=False)
     assert "mAP over 2 classes: 0.000" in card.text()
     assert metrics.scorecard(detections([]), truth([]), classes=TWO).text()
+    both = truth([("a", 0, 0, 0, 9, 9), ("a", 1, 0, 0, 9, 9)]).assign(rad_id=["R1", "R2"])
     with pytest.raises(DataError, match="expected one reader per image, got several"):
-        metrics.scorecard(detections([]), READERS, classes=TWO)
+        metrics.scorecard(detections([]), both, classes=TWO)
 
 
 def test_boxes_in_images_outside_the_truth_do_not_count():

@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from mean_average_precision import MetricBuilder
 from metric_problems import all_point_area, detections, random_problem, truth, voc_by_loop
 from pycocotools import mask
 from pycocotools.coco import COCO
@@ -190,12 +191,18 @@ def test_the_order_of_rows_changes_nothing_where_scores_differ(seed):
     np.testing.assert_allclose(shuffled.per_class["ap"], expected.per_class["ap"], rtol=1e-14)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_scaling_all_boxes_or_the_scores_changes_nothing(seed):
+@pytest.mark.parametrize("scales", [(1024 / 2880, 1024 / 2880), (819 / 2304, 1024 / 2881), (0.5, 7.3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_scaling_all_boxes_or_the_scores_changes_nothing(seed, scales):
+    """From original to network pixels, whose two scales differ by rounding, nothing is lost or gained."""
     found, true = random_problem(seed)
     expected = metrics.voc_map(found, true).map
-    half = [part.assign(**{name: part[name] / 2 for name in schema.BOX_COLUMNS}) for part in (found, true)]
-    assert metrics.voc_map(*half).map == expected
+    factors = dict(zip(schema.BOX_COLUMNS, (*scales, *scales), strict=True))
+    scaled = [
+        part.assign(**{name: part[name] * factor for name, factor in factors.items()})
+        for part in (found, true)
+    ]
+    assert metrics.voc_map(*scaled).map == pytest.approx(expected, abs=1e-14)
     assert metrics.voc_map(found.assign(score=found["score"] * 4 - 100), true).map == expected
 
 
@@ -229,6 +236,35 @@ def test_ours_equals_the_development_kit_line_by_line(seed, ties):
     ours = metrics.voc_map(found, true).per_class.set_index("class_id")["ap"]
     for label, expected in voc_by_loop(found, true).items():
         assert ours[label] == pytest.approx(expected, abs=2e-15)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_independent_voc_tool_agrees(seed):
+    """`mean-average-precision` follows the same rule; it counts the last pixel as inside, so gets one less.
+
+    Its results are float32, and the order of its equal scores is not stated, so scores differ here.
+    """
+    found, true = random_problem(seed, images=12, found=120)
+    tool = MetricBuilder.build_evaluation_metric("map_2d", async_mode=False, num_classes=3)
+    for image in sorted(set(found["image_id"]) | set(true["image_id"])):
+        sides = []
+        for part, rest in ((found, ["class_id", "score"]), (true, ["class_id"])):
+            of_image = part[part["image_id"] == image]
+            inside = of_image[schema.BOX_COLUMNS].to_numpy() - [0, 0, 1, 1]
+            sides.append(np.column_stack([inside, of_image[rest]]))
+        tool.add(sides[0], np.column_stack([sides[1], np.zeros((len(sides[1]), 2))]))
+    theirs = tool.value(iou_thresholds=[0.4])[0.4]
+    ours = metrics.voc_map(found, true).per_class.set_index("class_id")["ap"]
+    np.testing.assert_allclose([theirs[c]["ap"] for c in ours.index], ours, atol=1e-6)
+
+
+def test_the_independent_voc_tool_decides_by_the_best_truth_box_too():
+    true = np.array([[0, 0, 9, 9, 0, 0, 0], [0, 0, 9, 6, 0, 0, 0]])
+    found = np.array([[0, 0, 9, 9, 0, 0.9], [0, 0, 9, 8.5, 0, 0.8]])
+    tool = MetricBuilder.build_evaluation_metric("map_2d", async_mode=False, num_classes=1)
+    tool.add(found, true)
+    assert tool.value(iou_thresholds=[0.4])["mAP"] == pytest.approx(0.5)
+    assert tool.value(iou_thresholds=[0.4], mpolicy="soft")["mAP"] == pytest.approx(1.0), "COCO's rule"
 
 
 def coco_evaluate(

@@ -416,7 +416,7 @@ def test_anchor_fit_draws_every_anchor() -> None:
 def test_per_class_ap_leaves_out_classes_without_truth() -> None:
     table = pd.DataFrame({"class_id": [0, 3, 14], "ap": [0.2, np.nan, 0.9], "n_truth": [4, 0, 7],
                           "low": [0.1, np.nan, 0.8], "high": [0.3, np.nan, 1.0]})  # fmt: skip
-    figure = plots.per_class_ap(table, classes=VINBIGDATA, ceiling={0: 0.4})
+    figure = plots.per_class_ap(table, classes=VINBIGDATA)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["No finding (7)", "Aortic enlargement (4)"]
     assert "No truth" in texts(plots.per_class_ap(table.assign(ap=np.nan), classes=VINBIGDATA))
@@ -452,6 +452,16 @@ def test_scores_with_intervals() -> None:
     )
     assert "0.250" in texts(plots.scores_with_intervals(table, title="t"))
     assert "nothing to compare" in texts(plots.scores_with_intervals(table.iloc[:0], title="t"))
+
+
+def test_readers_and_detector_stand_in_pairs() -> None:
+    names = ["map", "low", "high", "detector", "detector_low", "detector_high"]
+    table = pd.DataFrame([[0.5, 0.4, 0.6, 0.25, 0.2, 0.3]], columns=names).assign(rad_id="R8", abnormal=1234)
+    figure = plots.reader_ceiling(table)
+    words = texts(figure)
+    assert "R8 (1,234)" in words and "0.500" in words and "0.250" in words
+    assert plots.reader_ceiling(table.assign(low=np.nan, high=np.nan)).axes
+    assert "no ceiling" in texts(plots.reader_ceiling(table.iloc[:0]))
 
 
 def sweep_table() -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Readers' tables: read and check them, describe them, and fuse the readers into one table."""
 
-from cxr.annotations.consensus import METHODS, fuse_readers
+from cxr.annotations.consensus import fuse_readers
 from cxr.annotations.reading import (
     CLASSES_CSV,
     drop_problems,
@@ -22,7 +22,6 @@ from cxr.annotations.tables import (
 
 __all__ = [
     "CLASSES_CSV",
-    "METHODS",
     "box_geometry",
     "class_counts",
     "drop_problems",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cxr.boxes import count_models, nms, soft_nms, weighted_boxes_fusion
+from cxr.boxes import check_fusion_method, count_models, nms, soft_nms, weighted_boxes_fusion
 from cxr.errors import ParameterError
 from cxr.schema import (
     BOX_COLUMNS,
@@ -17,9 +17,6 @@ from cxr.schema import (
     VINBIGDATA,
     ClassTable,
 )
-
-METHODS = ("wbf", "nms", "soft-nms", "union", "agreement")
-"""Ways of `fuse_readers`."""
 
 
 def fuse_readers(
@@ -50,7 +47,7 @@ def fuse_readers(
     Args:
         annotations: Reader table (`schema.ANNOTATION_COLUMNS`), as `read_annotations` returns it.
         iou_threshold: IoU above which two boxes are the same finding.
-        method: One of `METHODS`.
+        method: One of `boxes.FUSION_METHODS`.
         min_readers: Keep only what at least so many readers drew; 2 for "agreement", else 1.
         classes: Classes of the data set.
 
@@ -64,8 +61,7 @@ def fuse_readers(
         ParameterError: An unknown method, or a min_readers below 1.
         BoxError: A finding without a usable box.
     """
-    if method not in METHODS:
-        raise ParameterError(f"fuse_readers: expected a method of {', '.join(METHODS)}, got {method!r}")
+    check_fusion_method("fuse_readers", method)
     if min_readers is None:
         min_readers = 2 if method == "agreement" else 1
     if min_readers < 1:

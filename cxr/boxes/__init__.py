@@ -5,20 +5,21 @@ the bottom edge exclusive.
 """
 
 from cxr.boxes.agreement import count_models
-from cxr.boxes.ensemble import ENSEMBLE_METHODS, fuse_detections
+from cxr.boxes.ensemble import FUSION_METHODS, check_fusion_method, fuse_models
 from cxr.boxes.fusion import CONF_TYPES, FusedBoxes, weighted_boxes_fusion
 from cxr.boxes.geometry import areas, as_boxes, clip, iou, scale, validate
 from cxr.boxes.suppression import nms, soft_nms
 
 __all__ = [
     "CONF_TYPES",
-    "ENSEMBLE_METHODS",
+    "FUSION_METHODS",
     "FusedBoxes",
     "areas",
     "as_boxes",
+    "check_fusion_method",
     "clip",
     "count_models",
-    "fuse_detections",
+    "fuse_models",
     "iou",
     "nms",
     "scale",

@@ -124,12 +124,12 @@ def weighted_boxes_fusion(
     keys, n_groups = dense_keys(images)
     ranking, _ = group_by_score(keys, scores, n_groups)
     return FusedBoxes(
-        fused[ranking],
-        scores[ranking],
-        labels[ranking],
-        images[ranking],
-        n_boxes[ranking],
-        models[ranking],
+        fused.take(ranking, axis=0),
+        scores.take(ranking),
+        labels.take(ranking),
+        images.take(ranking),
+        n_boxes.take(ranking),
+        models.take(ranking),
     )
 
 

@@ -39,20 +39,23 @@ def _group_by_score(keys, scores, n_groups):
     for i in range(n):
         order[fill[keys[i]]] = i
         fill[keys[i]] += 1
+    sorted_scores = np.empty(64)  # of the group at hand, beside its order: no look-up while it is sorted
     for g in range(n_groups):
         first, last = starts[g], starts[g + 1]
         if last - first > 64:
             members = order[first:last].copy()
             order[first:last] = members[np.argsort(-scores[members], kind="mergesort")]
             continue
-        for i in range(first + 1, last):
-            index = order[i]
+        for i in range(last - first):
+            index = order[first + i]
             score = scores[index]
             j = i - 1
-            while j >= first and scores[order[j]] < score:
-                order[j + 1] = order[j]
+            while j >= 0 and sorted_scores[j] < score:
+                order[first + j + 1] = order[first + j]
+                sorted_scores[j + 1] = sorted_scores[j]
                 j -= 1
-            order[j + 1] = index
+            order[first + j + 1] = index
+            sorted_scores[j + 1] = score
     return order, starts
 
 

@@ -98,6 +98,7 @@ def predict_store(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     fusion_iou: float = 0.55,
+    model_fusion: str = "wbf",
     weights: Sequence[float] | None = None,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -105,7 +106,7 @@ def predict_store(
     """Detections on images of a store, in original pixels.
 
     Several detectors, mirror images and scales each see every image; what they find is
-    fused by weighted boxes, a view that finds nothing counting against a box. The result
+    fused, by weighted boxes a view that finds nothing counting against a box. The result
     does not depend on `batch_size`.
 
     Args:
@@ -120,6 +121,7 @@ def predict_store(
         scales: Sizes to look at, relative to each network's own.
         fusion_iou: Boxes of one class that overlap by more are one finding, when several
             views are fused.
+        model_fusion: How several views are fused, see `boxes.fuse_models`.
         weights: How much each detector counts; all alike by default.
         num_workers: Loading processes.
         progress: Called with images done and all images, over all detectors.
@@ -130,7 +132,9 @@ def predict_store(
     Raises:
         CheckpointError: The detectors were trained for different classes.
         DataError: An image is not in the store.
+        ParameterError: An unknown way to fuse.
     """
+    box_tools.check_fusion_method("model_fusion", model_fusion)
     members = _members(detectors)
     image_ids = list(image_ids)
     absent = [image_id for image_id in image_ids if image_id not in store]
@@ -166,6 +170,7 @@ def predict_store(
             view_weights,
             image_ids,
             fusion_iou=fusion_iou,
+            model_fusion=model_fusion,
             max_boxes=max_boxes,
         )
     )
@@ -313,6 +318,7 @@ def _fuse(
     image_ids: Sequence[str],
     *,
     fusion_iou: float,
+    model_fusion: str,
     max_boxes: int,
 ) -> list[_Rows]:
     """One list of boxes an image from what every view found there."""
@@ -324,11 +330,12 @@ def _fuse(
     counts = [len(row[3]) for row in seen]
     boxes = np.concatenate([row[1] for row in seen])
     keep = usable(boxes)  # a box cut at the image's edge may have no area left
-    fused = box_tools.weighted_boxes_fusion(
+    fused = box_tools.fuse_models(
         boxes[keep],
         np.concatenate([row[3] for row in seen])[keep],
         np.concatenate([row[2] for row in seen])[keep],
         np.repeat(np.repeat(np.arange(len(views)), len(image_ids)), counts)[keep],
+        method=model_fusion,
         weights=np.asarray(view_weights, dtype=np.float64),
         iou_threshold=fusion_iou,
         images=np.repeat(np.tile(np.arange(len(image_ids)), len(views)), counts)[keep],

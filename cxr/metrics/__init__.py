@@ -5,11 +5,12 @@ from cxr.metrics.ceiling import reader_ceiling, reader_pairs
 from cxr.metrics.coco import CocoResult, coco_map
 from cxr.metrics.encoding import Boxes, Problem, encode, with_normal_rows
 from cxr.metrics.froc import FROC_RATES, FrocResult, froc
-from cxr.metrics.intervals import BootstrapResult, bootstrap_map
+from cxr.metrics.groups import group_scores
+from cxr.metrics.intervals import BootstrapResult, Difference, bootstrap_map, paired_difference
 from cxr.metrics.matching import Matches, match
 from cxr.metrics.operating import BACKGROUND, OperatingPoint, confusion, operating_point
 from cxr.metrics.roc import RocResult, image_roc
-from cxr.metrics.scorecard import Scorecard, scorecard
+from cxr.metrics.scorecard import Scorecard, plain_rows, scorecard
 from cxr.metrics.voc import VocResult, voc_map, voc_score
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "BootstrapResult",
     "Boxes",
     "CocoResult",
+    "Difference",
     "ErrorBreakdown",
     "FrocResult",
     "Matches",
@@ -33,9 +35,12 @@ __all__ = [
     "encode",
     "error_breakdown",
     "froc",
+    "group_scores",
     "image_roc",
     "match",
     "operating_point",
+    "paired_difference",
+    "plain_rows",
     "reader_ceiling",
     "reader_pairs",
     "scorecard",

@@ -7,12 +7,14 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 
-from cxr.boxes import weighted_boxes_fusion
-from cxr.metrics.encoding import encode
+from cxr.annotations import fuse_readers
+from cxr.metrics.intervals import bootstrap_map, paired_difference
 from cxr.metrics.voc import VocResult, voc_map
-from cxr.schema import BOX_COLUMNS, CLASS_ID, IMAGE_ID, RAD_ID, SCORE, VINBIGDATA, ClassTable
+from cxr.schema import CLASS_ID, IMAGE_ID, RAD_ID, SCORE, VINBIGDATA, ClassTable
 
 _COLUMNS = ["images", "map", "map_tied", "precision", "recall"]
+_CEILING_COLUMNS = ["images", "abnormal", "map", "low", "high", "map_tied", "precision", "recall"]
+_CEILING_COLUMNS += [f"{name}{end}" for name in ("detector", "difference") for end in ("", "_low", "_high")]
 
 
 def reader_pairs(
@@ -65,27 +67,42 @@ def reader_pairs(
 def reader_ceiling(
     annotations: pd.DataFrame,
     *,
+    detections: pd.DataFrame | None = None,
     readers: tuple[str, ...] | None = None,
     min_images: int = 1,
     iou_threshold: float = 0.4,
-    fusion_iou: float = 0.4,
+    fusion_method: str = "wbf",
+    fusion_iou_threshold: float = 0.4,
+    resamples: int = 0,
+    seed: int = 0,
     classes: ClassTable = VINBIGDATA,
 ) -> pd.DataFrame:
-    """Score every reader against the fused boxes of the others who read the same images.
+    """Score every reader, and a detector beside, against the fused boxes of the other readers.
 
-    This is what a detector meets when it is scored against fused readers, less one reader; a model
-    that scores like a reader is as good as the labels can show.
+    Both meet the same truth on the same images: what the others who read them drew. (Against the fused
+    boxes of all readers a detector is judged by this reader's boxes too, and a reader is partly judged by
+    their own, so those scores do not compare with these.) A detector that scores like the reader is as good
+    as the labels can show. Rows of different readers are of different images and do not compare.
 
     Args:
         annotations: Reader table (`schema.ANNOTATION_COLUMNS`).
+        detections: A detector's boxes on the same images (`schema.DETECTION_COLUMNS`).
         readers: The readers to score; all by default. The others fuse all who read the image.
-        min_images: Readers with fewer images that another reader read too are left out.
+        min_images: Readers are left out who read fewer images (or none) in which another reader marked a
+            finding.
         iou_threshold: IoU that must be exceeded.
-        fusion_iou: IoU above which weighted boxes fusion joins the others' boxes.
+        fusion_method: How the others' boxes are fused, see `annotations.fuse_readers`.
+        fusion_iou_threshold: IoU above which two of the others' boxes are one finding.
+        resamples: Resamples of the bootstrap intervals; 0 leaves them out.
+        seed: Seed of the bootstrap.
         classes: Classes of the data set; the mean is over its findings.
 
     Returns:
-        `rad_id, images, map, map_tied, precision, recall` as in `reader_pairs`, one row per reader.
+        One row per reader: `rad_id, images` (that another reader read too), `abnormal` (in how many
+        of them another reader marked a finding), `map, map_tied, precision, recall` as in
+        `reader_pairs`, `low, high`; the detector's `detector, detector_low, detector_high`; and
+        `difference, difference_low, difference_high`, the detector minus the reader, resampled pair by pair.
+        NaN for what was not asked for.
     """
     names = list(readers) if readers is not None else sorted(annotations[RAD_ID].unique())
     rows = []
@@ -94,41 +111,34 @@ def reader_ceiling(
         others = annotations[(annotations[RAD_ID] != name) & annotations[IMAGE_ID].isin(own[IMAGE_ID])]
         common = own[IMAGE_ID].drop_duplicates()
         common = common[common.isin(others[IMAGE_ID])]
-        if len(common) < max(min_images, 1):
+        abnormal = others.loc[others[CLASS_ID] != classes.normal_id, IMAGE_ID].nunique()
+        if abnormal < max(min_images, 1):
             continue
-        result = voc_map(
-            _as_detections(own, classes),
-            _fused(others, fusion_iou, classes),
-            iou_threshold=iou_threshold,
-            image_ids=common,
-            class_ids=classes.finding_ids,
+        truth = fuse_readers(
+            others, method=fusion_method, iou_threshold=fusion_iou_threshold, classes=classes
         )
-        rows.append({RAD_ID: name, **_numbers(result)})
-    return pd.DataFrame(rows, columns=[RAD_ID, *_COLUMNS])
+        limits = {"iou_threshold": iou_threshold, "image_ids": common, "class_ids": classes.finding_ids}
+        found = _as_detections(own, classes)
+        row = {RAD_ID: name, "abnormal": abnormal, **_numbers(voc_map(found, truth, **limits))}
+        if detections is not None:
+            row["detector"] = voc_map(detections, truth, **limits).map
+            row["difference"] = row["detector"] - row["map"]
+        if resamples:
+            drawn = {"resamples": resamples, "seed": seed, **limits}
+            reader = bootstrap_map(found, truth, **drawn)
+            row |= {"low": reader.low, "high": reader.high}
+            if detections is not None:
+                detector = bootstrap_map(detections, truth, **drawn)
+                gap = paired_difference(detector, reader)
+                row |= {"detector_low": detector.low, "detector_high": detector.high}
+                row |= {"difference_low": gap.low, "difference_high": gap.high}
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=[RAD_ID, *_CEILING_COLUMNS])
+    return table.astype({"images": np.int64, "abnormal": np.int64})
 
 
 def _as_detections(annotations: pd.DataFrame, classes: ClassTable) -> pd.DataFrame:
     return annotations[annotations[CLASS_ID] != classes.normal_id].assign(**{SCORE: 1.0})
-
-
-def _fused(annotations: pd.DataFrame, iou_threshold: float, classes: ClassTable) -> pd.DataFrame:
-    drawn = _as_detections(annotations, classes)
-    problem = encode(drawn, drawn)
-    readers, names = pd.factorize(drawn[RAD_ID])
-    boxes = problem.truth
-    fused = weighted_boxes_fusion(
-        boxes.boxes,
-        boxes.score,
-        boxes.label,
-        readers,
-        n_models=max(len(names), 1),
-        iou_threshold=iou_threshold,
-        images=boxes.image,
-    )
-    table = pd.DataFrame(fused.boxes, columns=BOX_COLUMNS, dtype=np.float64)
-    table[IMAGE_ID] = problem.image_ids[fused.images]
-    table[CLASS_ID] = problem.class_ids[fused.labels]
-    return table
 
 
 def _numbers(result: VocResult) -> dict[str, float]:

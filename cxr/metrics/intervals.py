@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap over images."""
+"""How sure a score is: bootstrap over images, of one score and of the difference of two."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr, ndtri
 
 from cxr.errors import ParameterError
 from cxr.metrics.encoding import encode
@@ -21,30 +22,49 @@ class BootstrapResult:
 
     Attributes:
         map: Mean average precision of the images at hand.
-        low: Lower end of its percentile interval.
+        low: Lower end of its bias-corrected interval.
         high: Upper end.
-        per_class: `class_id, ap, low, high, n_truth`; NaN for a class without truth.
-        samples: Mean average precision of every resample, `float64 (R,)`. Two calls with the same images and
-            seed resample alike, so samples of two models subtract pair by pair.
+        bias: How much higher than `map` the samples lie on average, see `bootstrap_map`.
+        per_class: `class_id, ap, low, high, bias, n_truth`; NaN for a class without truth.
+        samples: Mean average precision of every resample, `float64 (R,)`.
         class_samples: Average precision of every class in every resample, `float64 (R, classes)`, NaN
             where the resample has no truth of the class (it then counts in no mean).
         level: Coverage of the intervals.
+        image_ids: The images, in the order in which they were drawn from.
+        seed: Seed of the draws. Two results of the same images and seed were resampled alike.
     """
 
     map: float
     low: float
     high: float
+    bias: float
     per_class: pd.DataFrame
     samples: np.ndarray
     class_samples: np.ndarray
     level: float
+    image_ids: np.ndarray
+    seed: int
 
     def mean_over(self, class_ids: Iterable[int]) -> tuple[float, float, float]:
         """Mean over some of the classes, with its interval: value, low, high."""
         chosen = self.per_class[CLASS_ID].isin(list(class_ids)).to_numpy()
         value = float(self.per_class["ap"][chosen].mean())
-        low, high = _interval(_mean(self.class_samples[:, chosen]), self.level)
-        return value, float(low), float(high)
+        return value, *bias_corrected(mean_of_known(self.class_samples[:, chosen]), value, self.level)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one score beats another on the same images.
+
+    Attributes:
+        value: First minus second.
+        low: Lower end of the interval; above 0 the first is better beyond chance.
+        high: Upper end; below 0 the second is.
+    """
+
+    value: float
+    low: float
+    high: float
 
 
 def bootstrap_map(
@@ -65,12 +85,19 @@ def bootstrap_map(
     the ordering of detections; a resample only counts every image as often as it was drawn, which gives
     exactly the score of the table with those images repeated.
 
+    The samples lie higher than the score itself, the more the fewer truth boxes a class has. A hit counts
+    itself in the precision at its rank; an image that is drawn at all is drawn twice on average, so a hit
+    in a resample has a copy of itself beside it, and its precision rises. (A class that a resample lacks
+    leaves the mean, which adds little.) `bias` says by how much, and the interval is the bias-corrected
+    one: its ends are those percentiles of the samples that would be the usual ones if the score were their
+    median.
+
     Args:
         detections: `schema.DETECTION_COLUMNS`, original pixels.
         truth: `image_id, class_id` and box columns, original pixels.
         resamples: How many times to draw.
         seed: Seed of the draws.
-        level: Coverage of the percentile intervals.
+        level: Coverage of the intervals.
         iou_threshold: IoU that must be exceeded.
         image_ids: The images that count; all that occur by default. Give them in a fixed order to
             compare models pair by pair.
@@ -86,7 +113,8 @@ def bootstrap_map(
         BoxError: An impossible box or score.
 
     References:
-        Efron and Tibshirani 1993, An Introduction to the Bootstrap, 13.3 (percentile interval).
+        Efron and Tibshirani 1993, An Introduction to the Bootstrap, 10.2 (bias) and 14.3 (the
+        bias-corrected interval; its acceleration, a second-order term, is taken as 0).
     """
     if resamples < 1:
         raise ParameterError(f"resamples: expected at least 1, got {resamples}")
@@ -127,31 +155,85 @@ def bootstrap_map(
         if progress is not None:
             progress(r + 1, resamples)
 
-    samples = _mean(class_samples)
-    low, high = _interval(samples, level)
-    class_low, class_high = _interval(class_samples, level)
-    per_class = result.per_class[[CLASS_ID, "ap"]].assign(
-        low=class_low, high=class_high, n_truth=result.per_class["n_truth"]
+    samples = mean_of_known(class_samples)
+    low, high = bias_corrected(samples, result.map, level)
+    per_class = result.per_class[[CLASS_ID, "ap"]].copy()
+    ends = [bias_corrected(class_samples[:, c], ap, level) for c, ap in enumerate(per_class["ap"].to_numpy())]
+    per_class[["low", "high"]] = np.array(ends).reshape(n_classes, 2)
+    per_class["bias"] = mean_of_known(class_samples.T) - per_class["ap"]
+    per_class["n_truth"] = result.per_class["n_truth"]
+    bias = float(mean_of_known(samples[None])[0] - result.map)
+    return BootstrapResult(
+        result.map, low, high, bias, per_class, samples, class_samples, level, problem.image_ids, seed
     )
-    return BootstrapResult(result.map, float(low), float(high), per_class, samples, class_samples, level)
 
 
-def _mean(samples: np.ndarray) -> np.ndarray:
-    """Mean over the classes of each resample that has any."""
+def paired_difference(
+    first: BootstrapResult, second: BootstrapResult, *, class_ids: Iterable[int] | None = None
+) -> Difference:
+    """Compare two sets of detections on the same images, resample by resample.
+
+    Both scores rise and fall together with the images drawn, so their difference is known much better than
+    either of them: it can be beyond chance although the two intervals overlap.
+
+    Args:
+        first: `bootstrap_map` of one set of detections.
+        second: Of another, with the same images, truth, seed and number of resamples.
+        class_ids: The classes whose mean is compared; all by default.
+
+    Returns:
+        The difference of the means with its bias-corrected interval.
+
+    Raises:
+        ParameterError: The two were not resampled alike.
+    """
+    alike = (
+        first.seed == second.seed
+        and first.level == second.level
+        and first.class_samples.shape == second.class_samples.shape
+        and np.array_equal(first.image_ids, second.image_ids)
+        and first.per_class[CLASS_ID].equals(second.per_class[CLASS_ID])
+    )
+    if not alike:
+        raise ParameterError(
+            "paired_difference: expected two results of the same images (in the same order), classes, seed, "
+            "level and number of resamples"
+        )
+    chosen = np.full(len(first.per_class), True)
+    if class_ids is not None:
+        chosen = first.per_class[CLASS_ID].isin(list(class_ids)).to_numpy()
+    value = float((first.per_class["ap"] - second.per_class["ap"])[chosen].mean())
+    differences = mean_of_known((first.class_samples - second.class_samples)[:, chosen])
+    return Difference(value, *bias_corrected(differences, value, first.level))
+
+
+def bias_corrected(samples: np.ndarray, value: float, level: float) -> tuple[float, float]:
+    """Bias-corrected bootstrap interval of one number.
+
+    Args:
+        samples: The number in every resample, `float64 (R,)`; NaN where it has no meaning.
+        value: The number itself.
+        level: Coverage.
+
+    Returns:
+        Lower and upper end; NaN where the number or all samples are. Of samples that all lie on one side
+        of the value nothing more is known than that, and the ends stop at the outermost sample.
+    """
+    samples = samples[~np.isnan(samples)]
+    if len(samples) == 0 or np.isnan(value):
+        return float("nan"), float("nan")
+    # Samples that equal the value but for rounding lie half below it, so that a constant has no bias.
+    equal = np.abs(samples - value) < 1e-12
+    below = (np.count_nonzero((samples < value) & ~equal) + equal.sum() / 2) / len(samples)
+    middle = ndtri(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples)))
+    tails = ndtr(2 * middle + ndtri([(1 - level) / 2, (1 + level) / 2]))
+    low, high = np.quantile(samples, tails)
+    return float(low), float(high)
+
+
+def mean_of_known(samples: np.ndarray) -> np.ndarray:
+    """Mean of what each row knows; NaN for a row that knows nothing."""
     known = ~np.isnan(samples)
     count = known.sum(axis=1)
     total = np.where(known, samples, 0.0).sum(axis=1)
     return np.divide(total, count, out=np.full(len(samples), np.nan), where=count > 0)
-
-
-def _interval(samples: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval along the first axis; NaN where a column is all NaN."""
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    known = ~np.isnan(samples).all(axis=0)
-    ends = np.full((2, *samples.shape[1:]), np.nan)
-    if samples.ndim == 1:
-        if known:
-            ends[:] = np.nanquantile(samples, tails)
-    elif known.any():
-        ends[:, known] = np.nanquantile(samples[:, known], tails, axis=0)
-    return ends[0], ends[1]

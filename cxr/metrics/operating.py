@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr.metrics.encoding import Problem, encode
 from cxr.metrics.froc import detections_from_score
-from cxr.metrics.matching import match
+from cxr.metrics.matching import Matches, match
 from cxr.metrics.overlap import all_pairs
 from cxr.metrics.voc import hit_points
 from cxr.schema import CLASS_ID
@@ -55,7 +55,9 @@ def operating_point(
         truth: `image_id, class_id` and box columns, original pixels.
         score_threshold: One for all classes, or one per class id (a class that is not in it shows
             everything). None chooses for each class the threshold of the best F1 on these very data (of
-            equal ones the highest), which flatters: take it from validation images.
+            equal ones the highest), which flatters: take it from validation images. A class without a
+            hit has nothing to choose by, so it gets the threshold of the best F1 of all classes together,
+            and its false positives count; where nothing hits at all, everything is shown.
         iou_threshold: IoU that must be exceeded; hits are those of `voc_map`.
         image_ids: The images that count; all that occur by default.
         class_ids: The classes that count; all that occur by default.
@@ -158,17 +160,26 @@ def confusion(
     return pd.DataFrame(counts, index=pd.Index(names, name="truth"), columns=pd.Index(names, name="detected"))
 
 
-def _best_f1(problem: Problem, matches, n_truth: np.ndarray) -> np.ndarray:
+def _best_f1(problem: Problem, matches: Matches, n_truth: np.ndarray) -> np.ndarray:
     points = hit_points(problem, matches)
     let_in = detections_from_score(problem, points)
-    thresholds = np.full(len(n_truth), np.inf)
-    for c in np.flatnonzero(n_truth):
+    thresholds = np.full(len(n_truth), np.nan)
+    for c in range(len(n_truth)):
         part = slice(points.starts[c], points.starts[c + 1])
-        score = points.score[part]
-        if len(score):
-            hits = np.searchsorted(-score, -score, side="right")
-            thresholds[c] = score[int((2 * hits / (let_in[part] + n_truth[c])).argmax())]
-    return thresholds
+        thresholds[c] = _highest_f1(points.score[part], let_in[part], n_truth[c])
+    falling = np.sort(points.score)[::-1]
+    rising = np.sort(problem.detections.score)
+    shown = len(rising) - np.searchsorted(rising, falling, side="left")
+    of_all = _highest_f1(falling, shown, n_truth.sum())
+    return np.where(np.isnan(thresholds), -np.inf if np.isnan(of_all) else of_all, thresholds)
+
+
+def _highest_f1(score: np.ndarray, let_in: np.ndarray, n_truth: int) -> float:
+    """The score, of those of the hits (falling), from which on F1 is best; NaN without a hit."""
+    if len(score) == 0:
+        return float("nan")
+    hits = np.searchsorted(-score, -score, side="right")
+    return float(score[int((2 * hits / (let_in + n_truth)).argmax())])
 
 
 def _ratio(part: np.ndarray | int, whole: np.ndarray | int) -> np.ndarray:

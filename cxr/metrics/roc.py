@@ -47,8 +47,9 @@ def image_roc(
 
     An image's score for a finding is the highest score of its detections of that class, 0 without any;
     it is positive when the truth has a box of the class. Its score as abnormal is `p_abnormal` where
-    given; else, where the detections have lines of the normal class, one minus their score (an image
-    without such a line scores 1); else the highest score of any finding.
+    given; else, where every image has a line of the normal class, one minus its score; else the highest
+    score of any finding. (Were an image without a normal line taken as surely abnormal, a gate that leaves
+    such lines out would be judged by that alone.)
 
     Args:
         detections: `schema.DETECTION_COLUMNS`.
@@ -77,7 +78,7 @@ def image_roc(
         if given.isna().any():
             raise DataError(f"p_abnormal: expected every image, got none for {given.index[given.isna()][0]}")
         score[normal] = given.to_numpy(np.float64)
-    elif (found.label == normal).any():
+    elif n_images and len(np.unique(found.image[found.label == normal])) == n_images:
         score[normal] = 1 - score[normal]
     else:
         score[normal] = score[:normal].max(axis=0, initial=0.0)

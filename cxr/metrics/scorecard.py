@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from cxr.errors import DataError
 from cxr.metrics.coco import coco_map
 from cxr.metrics.encoding import with_normal_rows
-from cxr.metrics.froc import froc
+from cxr.metrics.froc import FROC_RATES, froc
 from cxr.metrics.intervals import bootstrap_map
 from cxr.metrics.operating import operating_point
 from cxr.metrics.roc import image_roc
@@ -26,9 +26,10 @@ class Scorecard:
 
     Attributes:
         table: One row per class of the class table, the normal class last: `class_id, class_name, ap, ap_low,
-            ap_high, sensitivity` (at one false positive per image), `auc` (by image; abnormal against
-            normal in the normal class's row), `score_threshold, precision, recall, f1` (at the best F1),
-            `n_truth, n_detections`. NaN where a number has no meaning.
+            ap_high`; `froc` and `froc_at_0.125` to `froc_at_8` (share of its boxes found at so many false
+            positives per image, and the mean of the seven); `auc` (by image; abnormal against normal in the
+            normal class's row); `score_threshold, precision, recall, f1` (at the threshold); `n_truth,
+            n_detections`. NaN where a number has no meaning.
         totals: The numbers over all classes, see `scorecard`.
     """
 
@@ -37,22 +38,24 @@ class Scorecard:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain numbers, lists and strings for JSON; None where there is no number."""
-        rows = [{name: _plain(value) for name, value in row.items()} for row in self.table.to_dict("records")]
-        return {**{name: _plain(value) for name, value in self.totals.items()}, "per_class": rows}
+        totals = {name: _plain(value) for name, value in self.totals.items()}
+        return {**totals, "per_class": plain_rows(self.table)}
 
     def text(self) -> str:
         """The table and the means as lines of text for a terminal."""
         totals = self.totals
         width = max(len(name) for name in self.table[CLASS_NAME])
+        with_intervals = self.table["ap_low"].notna().any()
+        gap = f"  {'95% interval':>13}" if with_intervals else ""
         head = (
-            f"{'':{width}}  {'AP':>6}  {'interval':>13}  {'sens@1':>6}  {'AUC':>6}  {'F1':>6}  "
-            f"{'truth':>6}  {'found':>7}"
+            f"{'':{width}}  {'AP':>6}{gap}  {'FROC':>6}  {'AUC':>6}  "
+            f"{'F1' if totals['thresholds_given'] else 'F1*':>6}  {'truth':>6}  {'found':>7}"
         )
         lines = [head]
         for row in self.table.itertuples():
-            interval = _interval_text(row.ap_low, row.ap_high)
+            interval = f"  {_interval_text(row.ap_low, row.ap_high):>13}" if with_intervals else ""
             lines.append(
-                f"{row.class_name:{width}}  {_number(row.ap)}  {interval:>13}  {_number(row.sensitivity)}  "
+                f"{row.class_name:{width}}  {_number(row.ap)}{interval}  {_number(row.froc)}  "
                 f"{_number(row.auc)}  {_number(row.f1)}  {row.n_truth:6d}  {row.n_detections:7d}"
             )
         lines.append("-" * len(head))
@@ -66,8 +69,19 @@ class Scorecard:
         lines.append(
             f"IoU > {totals['iou_threshold']:g}; {totals['n_images']} images, "
             f"{totals['n_normal']} of them normal; "
-            f"abnormal or not: AUC {_number(totals['auc_abnormal']).strip()}; "
-            f"FROC mean {_number(totals['froc']).strip()}"
+            f"abnormal or not: AUC {_number(totals['auc_abnormal']).strip()}"
+        )
+        lines.append(
+            "false alarms per image  " + "".join(f"{_fraction(rate):>7}" for rate in FROC_RATES) + "   mean"
+        )
+        found = [totals[f"froc_at_{rate:g}"] for rate in FROC_RATES]
+        lines.append(
+            "share of findings found " + "".join(f" {_number(value)}" for value in (*found, totals["froc"]))
+        )
+        lines.append(
+            "F1 at the thresholds given"
+            if totals["thresholds_given"]
+            else "* the best F1 of all thresholds on this very truth, so it flatters"
         )
         return "\n".join(lines)
 
@@ -79,6 +93,7 @@ def scorecard(
     classes: ClassTable = VINBIGDATA,
     iou_threshold: float = 0.4,
     image_ids: Iterable[str] | None = None,
+    thresholds: Mapping[int, float] | None = None,
     resamples: int = 0,
     seed: int = 0,
     coco: bool = False,
@@ -94,6 +109,8 @@ def scorecard(
         iou_threshold: IoU that must be exceeded.
         image_ids: The images that count; those of the truth by default, so that what is found in
             other images does not.
+        thresholds: Score from which on detections of a class are shown, by class id, for precision, recall
+            and F1: chosen elsewhere. None takes the best F1 on this truth, see `operating_point`.
         resamples: Resamples of the bootstrap intervals; 0 leaves them out.
         seed: Seed of the bootstrap.
         coco: Whether to add COCO's scores over the findings (slower).
@@ -102,9 +119,11 @@ def scorecard(
     Returns:
         The table and `totals`: `map` (over all classes with truth, the normal class one of them),
         `map_findings`, both with `_low` and `_high`; `n_classes, n_findings` (how many have truth),
-        `froc` (mean over findings), `auc_abnormal`, `auc_findings` (mean), `precision, recall, f1,
-        false_positives_per_image` (each finding at its own best F1 on these images), `n_images,
-        n_normal, n_truth, n_detections, iou_threshold`, with `coco` also `coco_map, coco_ap50`.
+        `map_bias` (see `bootstrap_map`), `froc, froc_at_0.125` to `froc_at_8`
+        (means over findings), `auc_abnormal`, `auc_findings` (mean), `precision, recall, f1,
+        false_positives_per_image` (each finding at its own threshold), `thresholds_given` (whether they
+        were chosen elsewhere), `n_images, n_normal, n_truth, n_detections, iou_threshold`, with `coco` also
+        `coco_map, coco_ap50`.
 
     Raises:
         DataError: A column is missing, or the truth holds several readers of an image.
@@ -118,45 +137,50 @@ def scorecard(
     common = {"iou_threshold": iou_threshold, "image_ids": images}
     voc = voc_map(detections, truth, class_ids=ids, **common)
     sensitivity = froc(detections, truth, class_ids=findings, **common)
-    point = operating_point(detections, truth, class_ids=findings, **common)
+    point = operating_point(detections, truth, score_threshold=thresholds, class_ids=findings, **common)
     roc = image_roc(detections, truth, image_ids=images, classes=classes)
 
     table = voc.per_class.copy()
     table.insert(1, CLASS_NAME, classes.names)
-    low, high, low_findings, high_findings = (float("nan"),) * 4
+    low, high, bias, low_findings, high_findings = (float("nan"),) * 5
     table["ap_low"] = table["ap_high"] = float("nan")
     if resamples:
         boot = bootstrap_map(
             detections, truth, class_ids=ids, resamples=resamples, seed=seed, progress=progress, **common
         )
         table["ap_low"], table["ap_high"] = boot.per_class["low"], boot.per_class["high"]
-        low, high = boot.low, boot.high
+        low, high, bias = boot.low, boot.high, boot.bias
         _, low_findings, high_findings = boot.mean_over(findings)
-    by_class = sensitivity.per_class.rename(columns={"at_1": "sensitivity"})[[CLASS_ID, "sensitivity"]]
+    at_rates = {f"at_{rate:g}": f"froc_at_{rate:g}" for rate in FROC_RATES}
+    by_class = sensitivity.per_class.rename(columns={"mean": "froc", **at_rates}).drop(columns="n_truth")
     table = table.merge(by_class, on=CLASS_ID, how="left")
     table = table.merge(roc.per_class[[CLASS_ID, "auc"]], on=CLASS_ID, how="left")
     chosen = point.per_class[[CLASS_ID, "score_threshold", "precision", "recall", "f1"]]
     table = table.merge(chosen, on=CLASS_ID, how="left")
-    order = ["ap", "ap_low", "ap_high", "sensitivity", "auc", "score_threshold", "precision", "recall", "f1"]
-    table = table[[CLASS_ID, CLASS_NAME, *order, "n_truth", "n_detections"]]
+    order = ["ap", "ap_low", "ap_high", "froc", *at_rates.values(), "auc", "score_threshold"]
+    order += ["precision", "recall", "f1", "n_truth", "n_detections"]
+    table = table[[CLASS_ID, CLASS_NAME, *order]]
 
     of_findings = table[table[CLASS_ID] != classes.normal_id]
     totals = {
         "map": voc.map,
         "map_low": low,
         "map_high": high,
+        "map_bias": bias,
         "map_findings": voc.mean_over(findings),
         "map_findings_low": low_findings,
         "map_findings_high": high_findings,
         "n_classes": int((table["n_truth"] > 0).sum()),
         "n_findings": int((of_findings["n_truth"] > 0).sum()),
         "froc": sensitivity.mean,
+        **dict(zip(at_rates.values(), sensitivity.sensitivity.tolist(), strict=True)),
         "auc_abnormal": roc.abnormal,
         "auc_findings": roc.mean,
         "precision": point.precision,
         "recall": point.recall,
         "f1": point.f1,
         "false_positives_per_image": point.false_positives_per_image,
+        "thresholds_given": thresholds is not None,
         "n_images": len(images),
         "n_normal": int(table.loc[table[CLASS_ID] == classes.normal_id, "n_truth"].sum()),
         "n_truth": int(of_findings["n_truth"].sum()),
@@ -169,6 +193,11 @@ def scorecard(
     return Scorecard(table, totals)
 
 
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as plain numbers and strings for JSON; None where there is no number."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -176,6 +205,10 @@ def _plain(value: Any) -> Any:
 
 def _number(value: float) -> str:
     return "     -" if math.isnan(value) else f"{value:6.3f}"
+
+
+def _fraction(rate: float) -> str:
+    return f"{rate:g}" if rate >= 1 else f"1/{round(1 / rate)}"
 
 
 def _interval_text(low: float, high: float) -> str:

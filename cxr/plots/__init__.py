@@ -21,6 +21,7 @@ from cxr.plots.classifier import (
     roc_and_pr,
     shap_summary,
 )
+from cxr.plots.comparison import reader_ceiling, scores_with_intervals
 from cxr.plots.evaluation import (
     confusion,
     detection_scores,
@@ -29,7 +30,6 @@ from cxr.plots.evaluation import (
     operating_point,
     per_class_ap,
     pr_curves,
-    scores_with_intervals,
 )
 from cxr.plots.features import (
     feature_correlation,
@@ -94,6 +94,7 @@ __all__ = [
     "pr_curves",
     "probability_histogram",
     "reader_agreement",
+    "reader_ceiling",
     "reader_counts",
     "reader_marks",
     "roc_and_pr",

@@ -1,4 +1,4 @@
-"""How good the detections are: per class, curves, errors, the human ceiling, and the gate."""
+"""How good the detections are: per class, curves, errors, and the gate."""
 
 from __future__ import annotations
 
@@ -32,15 +32,12 @@ from cxr.schema import CLASS_ID, ClassTable
 
 
 @styled
-def per_class_ap(
-    table: pd.DataFrame, *, classes: ClassTable, ceiling: Mapping[int, float] | None = None
-) -> Figure:
-    """Average precision of every class with its interval, and the readers' own beside it.
+def per_class_ap(table: pd.DataFrame, *, classes: ClassTable) -> Figure:
+    """Average precision of every class with its interval.
 
     Args:
         table: `class_id, ap, n_truth`, and `low, high` when an interval is known; NaN without truth.
         classes: The data set's classes.
-        ceiling: What one reader scores against another, by class id.
     """
     shown = table.dropna(subset=["ap"]).sort_values("ap", ascending=False, kind="stable")
     if shown.empty:
@@ -52,17 +49,6 @@ def per_class_ap(
     axes.barh(place, shown["ap"], color=colors, height=0.66)
     if {"low", "high"} <= set(shown.columns):
         axes.hlines(place, shown["low"], shown["high"], color=INK, linewidth=1.4, label="95 % interval")
-    if ceiling:
-        pairs = [(i, ceiling.get(int(c), np.nan)) for i, c in enumerate(shown[CLASS_ID])]
-        axes.plot(
-            [v for _, v in pairs],
-            [i for i, _ in pairs],
-            linestyle="none",
-            marker="D",
-            color=SECOND,
-            markersize=6,
-            label="one reader against another",
-        )
     names = [
         f"{classes.name(int(i))} ({int(n):,})" for i, n in zip(shown[CLASS_ID], shown["n_truth"], strict=True)
     ]
@@ -101,7 +87,8 @@ def pr_curves(
         color = ink(classes.color(class_id))
         stairs = np.concatenate([[0.0], recall]), np.concatenate([envelope[:1], envelope])
         place.fill_between(*stairs, step="pre", color=color, alpha=0.2, linewidth=0)
-        place.plot(recall, precision, color=color, linewidth=1.3)
+        line = np.concatenate([[0.0], recall]), np.concatenate([precision[:1], precision])
+        place.plot(*line, color=color, linewidth=1.3, drawstyle="steps-pre")
         place.set(xlim=(0, 1.02), ylim=(0, 1.05))
         place.set_title(f"{classes.name(class_id)}  {aps[class_id]:.2f}", fontsize=9)
     figure.supxlabel("recall", fontsize=10)
@@ -193,12 +180,9 @@ def confusion(matrix: pd.DataFrame) -> Figure:
 
 
 ERROR_COLORS = {
-    "correct": GOOD,
     "hit": GOOD,
     "localisation": "#5bc0eb",
-    "localization": "#5bc0eb",
     "class": "#8a5fa8",
-    "class and localisation": "#c792ea",
     "both": "#c792ea",
     "duplicate": "#8a7a3d",
     "background": BAD,
@@ -232,40 +216,8 @@ def error_breakdown(table: pd.DataFrame) -> Figure:
         left += values
     horizontal(axes, [str(name) for name in table.index])
     axes.set_xlabel("boxes")
-    axes.set_title("Where the errors come from", pad=22)
+    axes.set_title("Where the errors come from", pad=32)
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=table.shape[1], columnspacing=1.2)
-    return figure
-
-
-@styled
-def scores_with_intervals(table: pd.DataFrame, *, title: str, label: str = "mAP@0.4") -> Figure:
-    """A few scores with their intervals, one a row.
-
-    Args:
-        table: `name, value`, and `low, high` (NaN for none); a truth value `ours` sets ours apart.
-        title: What is compared.
-        label: Name of the score.
-    """
-    shown = table.dropna(subset=["value"]).reset_index(drop=True)
-    if shown.empty:
-        return message(f"{title}: nothing to compare.")
-    figure = new_figure(8.5, 0.36 * len(shown) + 1.5)
-    axes = figure.subplots()
-    ours = shown["ours"].to_numpy(dtype=bool) if "ours" in shown else np.ones(len(shown), dtype=bool)
-    for place, row in shown.iterrows():
-        color = ACCENT if ours[place] else SECOND
-        if np.isfinite(row.get("low", np.nan)):
-            axes.plot(
-                [row["low"], row["high"]], [place, place], color=color, linewidth=2.2, solid_capstyle="round"
-            )
-        axes.plot([row["value"]], [place], marker="o", markersize=8, color=color)
-        axes.text(row["value"], place - 0.2, f"{row['value']:.3f}", ha="center", va="bottom", fontsize=8)
-    horizontal(axes, shown["name"].tolist())
-    axes.set_ylim(len(shown) - 0.5, -0.8)
-    top = np.nanmax(shown[[c for c in ("value", "high") if c in shown]].to_numpy(dtype=float))
-    axes.set_xlim(0, max(1.12 * top, 0.1))
-    axes.set_xlabel(label)
-    axes.set_title(title)
     return figure
 
 
