@@ -20,6 +20,9 @@ from torchvision.transforms.v2 import functional as v2
 
 from cxr.schema import ClassTable
 
+MIN_SIDE = 1.0
+"""Shortest side, in network pixels, of a box to learn; one that augmentation makes smaller is left out."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -100,9 +103,17 @@ def augment_batch(
         moved.append(target)
     rng = np.random.default_rng([seed, *keys[0], 2])
     factor = augmentation.multi_scale[rng.integers(len(augmentation.multi_scale))]
-    if factor == 1:
-        return changed, list(sizes), moved
-    return _resize(changed, sizes, moved, factor)
+    new_sizes = list(sizes)
+    if factor != 1:
+        changed, new_sizes, moved = _resize(changed, sizes, moved, factor)
+    return changed, new_sizes, [_large_enough(target) for target in moved]
+
+
+def _large_enough(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The boxes with both sides of a pixel or more: the logarithm of a thinner one spoils the loss."""
+    boxes = target["boxes"]
+    keep = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
+    return {name: value[keep] for name, value in target.items()}
 
 
 def _geometry(
@@ -126,8 +137,7 @@ def _geometry(
     move = {"angle": angle, "translate": [dx, dy], "scale": scale, "shear": [0.0, 0.0]}
     image = v2.affine(image, interpolation=InterpolationMode.BILINEAR, **move)
     boxes = v2.clamp_bounding_boxes(v2.affine(boxes, **move)).as_subclass(Tensor)
-    keep = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
-    return image, {"boxes": boxes[keep], "labels": labels[keep], "weights": weights[keep]}
+    return image, {"boxes": boxes, "labels": labels, "weights": weights}
 
 
 def _keep_whole(

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -107,10 +106,3 @@ def _read_lightning(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:
         DetectorSpec.from_dict(parameters["spec"]),
         {name.removeprefix(home): value for name, value in state.items() if name.startswith(home)},
     )
-
-
-def pick_device(device: str) -> torch.device:
-    """A device by name; "auto" is the first CUDA device, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.faster_rcnn import FasterRCNN
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RPNHead
@@ -82,6 +82,24 @@ class DetectorSpec:
             raise CheckpointError(f"the checkpoint's description lacks {error}") from error
 
 
+class ExactRPNHead(RPNHead):
+    """Torchvision's proposal head with float32 answers, whatever precision it works in."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness and box corrections of each level."""
+        logits, deltas = super().forward(x)
+        return [level.float() for level in logits], [level.float() for level in deltas]
+
+
+class ExactPredictor(FastRCNNPredictor):
+    """Torchvision's last layer in float32: in bfloat16 different scores become the same one."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Class scores and box corrections of each region."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class WeightedRoIHeads(RoIHeads):
     """Torchvision's second stage, with a weight for each target box in the training loss."""
 
@@ -143,6 +161,9 @@ def weighted_roi_loss(
 class GreyFasterRCNN(nn.Module):
     """Faster R-CNN over a padded batch of one-channel images.
 
+    Under autocast convolutions and linear layers work in 16 bits, but boxes never do: bfloat16
+    has 8 bits of precision, which beyond 512 px is a grid of 4 px on which small boxes vanish.
+
     Args:
         parts: A torchvision model to take `backbone`, `rpn` and `roi_heads` from.
     """
@@ -152,10 +173,11 @@ class GreyFasterRCNN(nn.Module):
         self.backbone = parts.backbone
         self.rpn = parts.rpn
         heads = parts.roi_heads
+        last = heads.box_predictor.cls_score
         self.roi_heads = WeightedRoIHeads(
             heads.box_roi_pool,
             heads.box_head,
-            heads.box_predictor,
+            ExactPredictor(last.in_features, last.out_features),
             fg_iou_thresh=heads.proposal_matcher.high_threshold,
             bg_iou_thresh=heads.proposal_matcher.low_threshold,
             batch_size_per_image=heads.fg_bg_sampler.batch_size_per_image,
@@ -186,7 +208,8 @@ class GreyFasterRCNN(nn.Module):
         """
         batch = normalise(images, sizes)
         listed = ImageList(batch, list(sizes))
-        features = self.backbone(batch)
+        # Anchors, proposals and targets take their precision from the feature maps.
+        features = {name: level.float() for name, level in self.backbone(batch).items()}
         proposals, rpn_losses = self.rpn(listed, features, targets)
         detections, roi_losses = self.roi_heads(features, proposals, listed.image_sizes, targets)
         return {**rpn_losses, **roi_losses} if self.training else detections
@@ -341,7 +364,7 @@ def build_network(spec: DetectorSpec) -> GreyFasterRCNN:
         )
     parts = entry.build(len(spec.class_names))
     parts.rpn.anchor_generator = _anchors(spec.anchor_sizes, spec.aspect_ratios)
-    parts.rpn.head = RPNHead(
+    parts.rpn.head = ExactRPNHead(
         parts.backbone.out_channels,
         parts.rpn.anchor_generator.num_anchors_per_location()[0],
         conv_depth=entry.rpn_depth,
@@ -357,10 +380,18 @@ def _anchors(sizes: tuple[tuple[float, ...], ...], ratios: tuple[float, ...]) ->
     return AnchorGenerator(tuple(tuple(level) for level in sizes), (tuple(ratios),) * len(sizes))
 
 
+def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch normalisations of a network."""
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
 def freeze_batch_norm(net: nn.Module) -> None:
-    """Batch normalisation as a fixed affine map: statistics and parameters stay what they are."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+    """Make batch normalisation a fixed affine map: statistics and parameters stay what they are.
+
+    Call it before training starts, since a distributed training fixes the list of parameters that
+    have gradients then; `train()` puts the layers back into training mode, so `eval()` them after it.
+    """
+    for module in batch_norms(net):
+        module.eval()
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)

@@ -24,7 +24,7 @@ from cxr.detector.data import (
     to_original,
 )
 from cxr.detector.ema import WeightAverage
-from cxr.detector.model import DetectorSpec, build_network, freeze_batch_norm
+from cxr.detector.model import DetectorSpec, batch_norms, build_network, freeze_batch_norm
 from cxr.detector.sampling import EpochBatches, image_weights
 from cxr.errors import TrainingError
 
@@ -204,12 +204,17 @@ class DetectorModule(pl.LightningModule):
             **{name: tuple(v) if isinstance(v, list) else v for name, v in augmentation.items()}
         )
         self.budget_used = 0.0  # share of a time budget that is over; 0 where there is none
+        self._averaged = 0  # optimiser steps that the weight average has taken in
         self.val_map = math.nan
         self.val_detections = pd.DataFrame(columns=schema.DETECTION_COLUMNS)
         self._found: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def start_average(self) -> None:
-        """Begin the weight average from the network as it is now; call after loading weights."""
+    def prepare(self) -> None:
+        """Make ready to train the network as it is now; call after loading weights, before fitting."""
+        if self.hparams.batch_norm == "frozen":
+            freeze_batch_norm(self.net)
+        if self.hparams.channels_last:
+            self.net.to(memory_format=torch.channels_last)
         if self.hparams.ema_decay > 0:
             self.average = WeightAverage(self.net, decay=self.hparams.ema_decay)
 
@@ -219,17 +224,17 @@ class DetectorModule(pl.LightningModule):
         return max(self.global_step / max(1, self.hparams.total_steps), self.budget_used)
 
     def on_fit_start(self) -> None:
-        """Memory layout and compilation, once the network is on its device."""
-        if self.hparams.channels_last:
-            self.net.to(memory_format=torch.channels_last)
+        """Compilation, once the network is on its device."""
         if self.hparams.compile_backbone:
             self.net.backbone.compile(dynamic=True)
 
     def on_train_epoch_start(self) -> None:
-        """The epoch's own images, and batch normalisation frozen again after Lightning's `train()`."""
+        """The epoch's own images, and what stays frozen put back after Lightning's `train()`."""
         self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
+        self._averaged = self.global_step
         if self.hparams.batch_norm == "frozen":
-            freeze_batch_norm(self.net)
+            for layer in batch_norms(self.net):
+                layer.eval()
         if self.average is not None:
             self.average.eval()
 
@@ -278,7 +283,8 @@ class DetectorModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
         """The weight average takes in each optimiser step."""
-        if self.average is not None and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+        if self.average is not None and self.global_step > self._averaged:
+            self._averaged = self.global_step
             self.average.update(self.net, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
@@ -334,7 +340,8 @@ class DetectorModule(pl.LightningModule):
             return torch.optim.SGD(
                 groups, lr=self.hparams.learning_rate, momentum=self.hparams.momentum, nesterov=True
             )
-        return torch.optim.AdamW(groups, lr=self.hparams.learning_rate, fused=True)
+        # Not `fused`: with mixed precision that one unscales gradients itself, too late for clipping.
+        return torch.optim.AdamW(groups, lr=self.hparams.learning_rate, foreach=True)
 
 
 def trainable(net: nn.Module) -> int:

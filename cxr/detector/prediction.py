@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from cxr import boxes as box_tools
 from cxr import dicom
 from cxr.detector.augment import mirror_labels
 from cxr.detector.calibration import ScoreCalibration
-from cxr.detector.checkpoint import pick_device, read_detector, write_safetensors
+from cxr.detector.checkpoint import read_detector, write_safetensors
 from cxr.detector.data import (
     ImageSource,
     RadiographDataset,
@@ -29,6 +28,7 @@ from cxr.detector.data import (
     to_original,
     usable,
 )
+from cxr.detector.device import autocast, pick_device
 from cxr.detector.files import HeldImages, image_files
 from cxr.detector.model import DetectorSpec, GreyFasterRCNN
 from cxr.errors import CheckpointError, CxrError, DataError
@@ -272,8 +272,7 @@ def _look(
     net.roi_heads.nms_thresh = nms_iou
     images = batch["images"].to(detector.device, non_blocking=True)
     sizes = [tuple(size) for size in batch["sizes"]]
-    on_cuda = detector.device.type == "cuda"
-    with torch.autocast("cuda", dtype=torch.bfloat16) if on_cuda else nullcontext():
+    with autocast(detector.device):
         results = [net(images, sizes)]
         if flip:
             results.append(net(_mirrored(images, sizes), sizes))

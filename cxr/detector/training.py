@@ -18,7 +18,7 @@ from cxr.detector.anchors import fit_anchors
 from cxr.detector.augment import Augmentation, mirror_labels
 from cxr.detector.data import LABEL_MODES, ImageSource, build_targets
 from cxr.detector.keeper import BEST, LAST, METRICS, Keeper
-from cxr.detector.launch import make_trainer, world_size
+from cxr.detector.launch import find_machine, make_trainer
 from cxr.detector.model import DetectorSpec, architecture
 from cxr.detector.module import DetectionData, DetectorModule, trainable
 from cxr.detector.weights import load_weights, read_checkpoint
@@ -172,13 +172,13 @@ def train_detector(
         validate_every: Epochs between validations; the last epoch is always validated.
         patience: Stop after this many validations without a better one; 0 for never.
         seed: Any integer from 0.
-        precision: "auto" is bf16 autocast on CUDA and float32 elsewhere; else as Lightning's.
+        precision: "auto" is 16-bit autocast on CUDA and float32 elsewhere; else as Lightning's.
         channels_last: Memory layout; pays on CUDA.
         compile_backbone: `torch.compile` of the backbone; pays on CUDA in long trainings.
         num_workers: Loading processes; the store is cheap to read, so 0 is right on a CPU.
         cache_mib: Memory for resized images.
         accelerator: As Lightning's.
-        devices: As Lightning's.
+        devices: As Lightning's; "auto" is all of this machine, in a notebook one.
         num_nodes: As Lightning's; under `torchrun` this and `devices` follow from how it was called.
         resume: Go on from `last.ckpt` in `out_dir` where there is one.
         run_key: Text kept in the checkpoints, to tell which training they are of (`training_key`).
@@ -250,7 +250,8 @@ def train_detector(
         cache_mib=cache_mib,
         seed=seed,
     )
-    world = world_size(accelerator, devices, num_nodes)
+    machine = find_machine(accelerator, devices, num_nodes)
+    world = machine.world
     steps_per_epoch = -(-len(data.batches(world=world)) // accumulate)
     if learning_rate == 0:
         growth = batch_size * accumulate * world / 4
@@ -273,7 +274,7 @@ def train_detector(
     out_dir.mkdir(parents=True, exist_ok=True)
     last = out_dir / LAST
     going_on = resume and last.is_file()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # the devices' generators are left alone: no CUDA context
         torch.manual_seed(seed)
         module = DetectorModule(
             spec=spec.to_dict(),
@@ -316,7 +317,7 @@ def train_detector(
         )
         started_from = f"weights: resumed from {last}" if going_on else report.message
         log.info(started_from)
-        module.start_average()
+        module.prepare()
         keeper = Keeper(
             out_dir,
             max_minutes=max_minutes,
@@ -335,9 +336,7 @@ def train_detector(
             out_dir,
             keeper,
             epochs=epochs,
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
+            machine=machine,
             precision=precision,
             accumulate=accumulate,
             clip_norm=clip_norm,
