@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models import resnet18
+from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.ops import FrozenBatchNorm2d
 
 from cxr import schema
 from cxr.detector import anchors, model, weights
@@ -195,9 +197,39 @@ def test_a_backbone_alone_is_found_under_any_prefix(tmp_path, prefix):
     assert not any(name.startswith("backbone.body") for name in report.missing)
 
 
-def test_no_weights_says_so():
+def test_a_frozen_detector_answers_as_it_did_without_epsilon(tmp_path):
+    """Torchvision's first detectors divide by the bare deviation; a channel that hardly varies shows it."""
+    torch.manual_seed(3)
+    frozen = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
+    )
+    overwrite_eps(frozen, 0.0)
+    frozen.body.bn1.running_var.fill_(2e-5)
+    state = FasterRCNN(frozen, num_classes=91).state_dict()
+    torch.save(state, tmp_path / "coco.pth")
+    net = network("resnet18_fpn").eval()
+    weights.load_weights(net, str(tmp_path / "coco.pth"), architecture_name="resnet18_fpn")
+    grey = torch.rand(1, 64, 24, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(net.backbone.body.bn1(grey), frozen.body.bn1(grey))
+
+
+def test_a_one_channel_stem_is_taken_without_a_bias(tmp_path):
+    backbone = resnet18(weights=None)
+    backbone.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    torch.save(backbone.state_dict(), tmp_path / "grey.pt")
+    net = network("resnet18_fpn")
+    weights.load_weights(net, str(tmp_path / "grey.pt"), architecture_name="resnet18_fpn")
+    assert torch.equal(net.backbone.body.conv1.weight, backbone.conv1.weight)
+    assert net.backbone.body.conv1.bias.abs().sum() == 0
+
+
+def test_no_weights_says_so(caplog):
     report = weights.load_weights(network(), "", architecture_name="light")
     assert report.message == "weights: none, the network starts from random weights"
+    assert not caplog.records
+    weights.load_weights(network("resnet18_fpn"), "", architecture_name="resnet18_fpn")
+    assert "no pretrained weights: resnet18_fpn is far worse without" in caplog.text
 
 
 def test_weights_that_cannot_be_used_are_refused(tmp_path):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import math
 
 import pandas as pd
 import pytest
 import torch
-from squares import SQUARES, train
+from pytorch_lightning.loggers import CSVLogger
+from squares import IMAGES, SQUARES, TABLE, train
 
+from cxr import schema
 from cxr.detector import augment, device, launch, model
 from cxr.detector.augment import Augmentation
 from cxr.detector.ema import WeightAverage
 from cxr.detector.module import DetectorModule
+from cxr.detector.prediction import load_detector, predict_store
 from cxr.detector.weights import read_checkpoint
+from cxr.errors import ParameterError
 
 
 def spy_on_steps(monkeypatch: pytest.MonkeyPatch, look) -> list:
@@ -80,10 +85,9 @@ def test_boxes_thinner_than_a_pixel_are_left_out():
         "weights": torch.ones(2),
     }
     image = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
-    smaller = Augmentation(multi_scale=(0.5,))
-    for recipe, labels in ((Augmentation(), [1, 2]), (smaller, [2])):
+    for factor, labels in ((1.0, [1, 2]), (0.5, [2])):
         _, _, (target,) = augment.augment_batch(
-            image, [(64, 64)], [given], [(0, 0)], augmentation=recipe, seed=0
+            image, [(64, 64)], [given], [(0, 0)], augmentation=Augmentation(), seed=0, factor=factor
         )
         assert target["labels"].tolist() == labels
         assert len(target["boxes"]) == len(target["weights"]) == len(labels)
@@ -160,3 +164,139 @@ def test_channels_last_lays_out_network_average_and_images(tmp_path, monkeypatch
     plain = train(tmp_path / "first", epochs=1, val_ids=[])
     one, two = (pd.read_csv(r.metrics)["loss"].iloc[0] for r in (result, plain))
     assert one == pytest.approx(two, rel=1e-3)
+
+
+# -- sizes -------------------------------------------------------------------------------------------
+
+
+def test_another_size_is_the_same_picture_in_both_directions():
+    """A square stays square, on an image whose padded sides would round differently to 32 px."""
+    image = torch.full((1, 1, 96, 160), 40, dtype=torch.uint8)
+    image[..., 30:60, 20:50] = 250
+    given = {
+        "boxes": torch.tensor([[20.0, 30.0, 50.0, 60.0]]),
+        "labels": torch.tensor([1]),
+        "weights": torch.ones(1),
+    }
+    seen, sizes, (target,) = augment.augment_batch(
+        image, [(96, 150)], [given], [(0, 0)], augmentation=Augmentation(), seed=0, factor=0.8
+    )
+    assert sizes == [(77, 120)]
+    assert seen.shape == (1, 1, 96, 128)
+    box = target["boxes"][0]
+    assert box[2] - box[0] == pytest.approx(24, abs=0.2)
+    assert box[3] - box[1] == pytest.approx(24, abs=0.2)
+    rows, columns = torch.nonzero(seen[0, 0] > 0.6, as_tuple=True)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert box.tolist() == pytest.approx([float(v) for v in found], abs=0.6)
+
+
+@pytest.mark.parametrize(("image_size", "loaded"), [(64, 64), (48, 58)])
+def test_training_sizes_are_drawn_from_pixels_the_store_has(image_size, loaded, tmp_path, monkeypatch):
+    """The store holds 64 px: they are never stretched before they are shrunk, and 1 is the size asked for."""
+    shapes: list[tuple[float, int, int]] = []
+    whole = augment.augment_batch
+
+    def spied(images, sizes, *rest, factor, **options):
+        out = whole(images, sizes, *rest, factor=factor, **options)
+        shapes.append((factor, max(sizes[0]), max(out[1][0])))
+        return out
+
+    monkeypatch.setattr("cxr.detector.module.augment_batch", spied)
+    train(tmp_path, image_size=image_size, multi_scale=(0.5, 1.0, 1.2), val_ids=[], images_per_epoch=12)
+    assert {before for _, before, _ in shapes} == {loaded}
+    assert {after for *_, after in shapes} == {round(image_size * f) for f in (0.5, 1.0, 1.2)}
+    if image_size == loaded:
+        assert all(before == after for factor, before, after in shapes if factor == 1)
+
+
+# -- what is learnt, and for how long ----------------------------------------------------------------
+
+
+def test_validation_asks_for_as_many_weak_boxes_as_the_score_does(tmp_path, monkeypatch):
+    asked = []
+    validation = DetectorModule.validation_step
+
+    def spied(self, batch, batch_idx):
+        heads = self.average.net.roi_heads
+        asked.append((heads.score_thresh, heads.detections_per_img, heads.nms_thresh))
+        validation(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectorModule, "validation_step", spied)
+    train(tmp_path, epochs=1)
+    defaults = inspect.signature(predict_store).parameters
+    names = ("score_threshold", "max_boxes", "nms_iou")
+    assert set(asked) == {tuple(defaults[name].default for name in names)}
+
+
+def test_images_some_readers_read_can_be_left_out(tmp_path):
+    readers = TABLE.assign(rad_id="R1", class_name=TABLE[schema.CLASS_ID].map(SQUARES.name))
+    readers.loc[readers[schema.IMAGE_ID].isin(IMAGES.ids[:5]), "rad_id"] = "R8"
+    result = train(tmp_path, table=readers, skip_readers=["R8", "R9"], epochs=1, val_ids=[])
+    assert read_checkpoint(result.last)["hyper_parameters"]["recipe"]["train_images"] == 3
+    with pytest.raises(ParameterError, match="needs a table with rad_id"):
+        train(tmp_path, skip_readers=["R8"])
+
+
+def test_images_with_rare_findings_are_shown_more_often(tmp_path, monkeypatch):
+    """Class 2 is on one image of seven."""
+    shown: list[str] = []
+    step = DetectorModule.training_step
+
+    def spied(self, batch, batch_idx):
+        shown.extend(batch["image_ids"])
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectorModule, "training_step", spied)
+    positive = TABLE[TABLE[schema.CLASS_ID] != SQUARES.normal_id]
+    rare = positive[(positive[schema.CLASS_ID] == 0) | (positive[schema.IMAGE_ID] == "s00")]
+    ids = rare[schema.IMAGE_ID].unique().tolist()
+    arguments = {"table": rare, "train_ids": ids, "val_ids": [], "epochs": 1, "image_size": 32}
+    for balance, least, most in ((0.0, 2, 2), (1.0, 4, 12)):
+        shown.clear()
+        train(tmp_path, images_per_epoch=12, class_balance=balance, **arguments)
+        assert least <= shown.count("s00") <= most
+
+
+def test_patience_ends_a_training_that_gets_no_better(tmp_path):
+    result = train(tmp_path, epochs=9, learning_rate=1e-12, patience=2, images_per_epoch=2, image_size=32)
+    assert 3 <= result.epochs < 9
+
+
+def test_warm_up_is_short_in_a_short_training(tmp_path, monkeypatch):
+    rates = spy_on_steps(monkeypatch, lambda module: module.optimizers().param_groups[0]["lr"])
+    train(
+        tmp_path, schedule="constant", learning_rate=1e-3, epochs=1, images_per_epoch=48,
+        image_size=32, val_ids=[],
+    )  # fmt: skip
+    assert rates == pytest.approx([0.0005] + [0.001] * 23)
+
+
+def test_given_anchors_are_used(tmp_path):
+    result = train(
+        tmp_path, anchor_sizes=[8, 16, 32, 64], aspect_ratios=[1.0], epochs=1, val_ids=[], images_per_epoch=2
+    )
+    spec = load_detector(result.best, device="cpu").spec
+    assert spec.anchor_sizes == ((8.0,), (16.0,), (32.0,), (64.0,))
+    assert spec.aspect_ratios == (1.0,)
+    with pytest.raises(ParameterError, match="light has 4 levels, expected as many sizes for each, got 3"):
+        train(tmp_path, anchor_sizes=[8, 16, 32])
+
+
+def test_tensorboard_gets_losses_score_and_learning_rate(tmp_path, monkeypatch):
+    logged: dict[str, list[int]] = {}
+
+    class Board(CSVLogger):
+        """Stands for TensorBoard's, whose package is not among those the tests need."""
+
+        def __init__(self, save_dir, name, version):
+            super().__init__(save_dir, name=name, version=version)
+
+        def log_metrics(self, metrics, step=None):
+            for name in metrics:
+                logged.setdefault(name, []).append(step)
+
+    monkeypatch.setattr(launch.pl.loggers, "TensorBoardLogger", Board)
+    train(tmp_path, tensorboard=True)
+    assert {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"} <= set(logged)
+    assert logged["val_map"] == logged["learning_rate"] == [2, 4]

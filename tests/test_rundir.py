@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +88,17 @@ def test_progress_off_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture[st
     assert len(lines) == 2
     assert lines[1].startswith("2/2 images, ")
     assert lines[1].endswith("0:00 left")
+
+
+def test_messages_are_seen_in_a_kernel(project: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    logger = logging.getLogger("cxr")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    monkeypatch.setattr(logger, "propagate", False)  # pytest listens at the root
+    RunDir("outputs/x", "01_eda")
+    logger.info("unseen outside a kernel")
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    for name in ("01_eda", "02_preprocess"):
+        RunDir("outputs/x", name)
+    logger.info("seen once")
+    assert capsys.readouterr().err == "seen once\n"

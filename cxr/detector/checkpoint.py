@@ -51,6 +51,18 @@ def read_detector(path: Path) -> tuple[GreyFasterRCNN, DetectorSpec, str]:
     return net.eval(), spec, digest
 
 
+def is_detector(path: Path) -> bool:
+    """Whether a file is a detector trained here, and not weights of other origin."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return (file.metadata() or {}).get("format") == FORMAT
+        parameters = read_checkpoint(path).get("hyper_parameters")
+    except Exception:  # safetensors raises its own type; whoever loads the file will say what is wrong
+        return False
+    return isinstance(parameters, dict) and "spec" in parameters
+
+
 def write_safetensors(net: GreyFasterRCNN, spec: DetectorSpec, path: Path) -> str:
     """Write a network for inference: weights and description in one file, no Lightning needed.
 

@@ -82,6 +82,27 @@ class DetectorSpec:
             raise CheckpointError(f"the checkpoint's description lacks {error}") from error
 
 
+SCORE_THRESHOLD = 0.005
+"""Boxes scored lower are left out; low, since a weak box costs no average precision and sometimes hits."""
+MAX_BOXES = 300
+"""Most boxes an image."""
+NMS_IOU = 0.5
+"""A box that overlaps a better one of its class by more is left out."""
+
+
+def set_answers(
+    heads: RoIHeads,
+    *,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_boxes: int = MAX_BOXES,
+    nms_iou: float = NMS_IOU,
+) -> None:
+    """Set which boxes a network gives; torchvision's own choice is meant for pictures, not for scores."""
+    heads.score_thresh = score_threshold
+    heads.detections_per_img = max_boxes
+    heads.nms_thresh = nms_iou
+
+
 class ExactRPNHead(RPNHead):
     """Torchvision's proposal head with float32 answers, whatever precision it works in."""
 

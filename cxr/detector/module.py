@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cxr import metrics, schema
-from cxr.detector.augment import Augmentation, augment_batch
+from cxr.detector.augment import Augmentation, augment_batch, draw_factor
 from cxr.detector.data import (
     ImageSource,
     RadiographDataset,
@@ -24,7 +24,7 @@ from cxr.detector.data import (
     to_original,
 )
 from cxr.detector.ema import WeightAverage
-from cxr.detector.model import DetectorSpec, batch_norms, build_network, freeze_batch_norm
+from cxr.detector.model import DetectorSpec, batch_norms, build_network, freeze_batch_norm, set_answers
 from cxr.detector.sampling import EpochBatches, image_weights
 from cxr.errors import TrainingError
 
@@ -68,8 +68,8 @@ class DetectionData(pl.LightningDataModule):
         images_per_epoch: 0 for one pass over the images with boxes.
         negative_fraction: Share of an epoch without boxes; negative keeps the data's share.
         class_balance: See `image_weights`.
-        oversize: The images are loaded this much larger than `spec.image_size`, for
-            training at several scales.
+        load_size: Longer side of the training images as loaded, in pixels; they may be larger
+            than the network's, for training at several scales.
         num_workers: Loading processes; 0 loads in this one.
         cache_mib: See `RadiographDataset`.
         seed: Any integer from 0.
@@ -89,17 +89,18 @@ class DetectionData(pl.LightningDataModule):
         images_per_epoch: int,
         negative_fraction: float,
         class_balance: float,
-        oversize: float,
+        load_size: int,
         num_workers: int,
         cache_mib: int,
         seed: int,
     ) -> None:
         super().__init__()
-        size = round(spec.image_size * oversize)
         targets = build_targets(
-            train_table, train_ids, source, image_size=size, classes=spec.classes, label_mode=label_mode
+            train_table, train_ids, source, image_size=load_size, classes=spec.classes, label_mode=label_mode
         )
-        self.train_set = RadiographDataset(source, train_ids, targets, image_size=size, cache_mib=cache_mib)
+        self.train_set = RadiographDataset(
+            source, train_ids, targets, image_size=load_size, cache_mib=cache_mib
+        )
         self.val_set = RadiographDataset(
             source, val_ids, None, image_size=spec.image_size, cache_mib=cache_mib // 2
         )
@@ -143,11 +144,15 @@ class DetectionData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Any:
-        """This process's share of the validation images; no image is in two shares."""
+        """This process's share of the validation images; no image is in two shares.
+
+        Where there are fewer batches than processes, those without one look at the first, too: an
+        empty share would end Lightning's loop early. What is found there counts once all the same.
+        """
         batches = like_shape_batches(self.val_set.sizes(), 2 * self.batch_size)
         return make_loader(
             self.val_set,
-            batches[self.trainer.global_rank :: self.trainer.world_size],
+            batches[self.trainer.global_rank :: self.trainer.world_size] or batches[:1],
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -254,6 +259,8 @@ class DetectorModule(pl.LightningModule):
         # Torchvision samples anchors and regions from the global generator.
         words = np.random.SeedSequence([self.hparams.seed, *batch["keys"][0], 3]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        # Drawn by the step, not by the images: all processes then work at one size.
+        step = (self.current_epoch, batch_idx)
         images, sizes, targets = augment_batch(
             batch["images"],
             batch["sizes"],
@@ -261,6 +268,7 @@ class DetectorModule(pl.LightningModule):
             batch["keys"],
             augmentation=self.augmentation,
             seed=self.hparams.seed,
+            factor=draw_factor(self.augmentation, seed=self.hparams.seed, key=step),
         )
         if self.hparams.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -288,8 +296,9 @@ class DetectorModule(pl.LightningModule):
             self.average.update(self.net, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the detections of the last validation."""
+        """Forget the detections of the last validation; answer as in prediction."""
         self._found = []
+        set_answers((self.average.net if self.average is not None else self.net).roi_heads)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Detections of one batch, in original pixels."""

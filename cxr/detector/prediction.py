@@ -30,7 +30,14 @@ from cxr.detector.data import (
 )
 from cxr.detector.device import autocast, pick_device
 from cxr.detector.files import HeldImages, image_files
-from cxr.detector.model import DetectorSpec, GreyFasterRCNN
+from cxr.detector.model import (
+    MAX_BOXES,
+    NMS_IOU,
+    SCORE_THRESHOLD,
+    DetectorSpec,
+    GreyFasterRCNN,
+    set_answers,
+)
 from cxr.errors import CheckpointError, CxrError, DataError
 
 log = logging.getLogger("cxr")
@@ -92,9 +99,9 @@ def predict_store(
     image_ids: Sequence[str],
     *,
     batch_size: int = 8,
-    score_threshold: float = 0.005,
-    max_boxes: int = 300,
-    nms_iou: float = 0.5,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_boxes: int = MAX_BOXES,
+    nms_iou: float = NMS_IOU,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     fusion_iou: float = 0.55,
@@ -176,9 +183,9 @@ def predict_files(
     files: Path | str | Sequence[Path | str],
     *,
     batch_size: int = 8,
-    score_threshold: float = 0.005,
-    max_boxes: int = 300,
-    nms_iou: float = 0.5,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_boxes: int = MAX_BOXES,
+    nms_iou: float = NMS_IOU,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     fusion_iou: float = 0.55,
@@ -267,9 +274,7 @@ def _look(
 ) -> list[list[_Rows]]:
     """One batch through one network, upright and perhaps mirrored, back in original pixels."""
     net = detector.net
-    net.roi_heads.score_thresh = score_threshold
-    net.roi_heads.detections_per_img = max_boxes
-    net.roi_heads.nms_thresh = nms_iou
+    set_answers(net.roi_heads, score_threshold=score_threshold, max_boxes=max_boxes, nms_iou=nms_iou)
     images = batch["images"].to(detector.device, non_blocking=True)
     sizes = [tuple(size) for size in batch["sizes"]]
     with autocast(detector.device):
