@@ -18,8 +18,8 @@
 # images is known (in a study, or on the phantom), the score is printed at the end.
 #
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `02_preprocess/failures.csv`,
-#   `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`; where they are there
-#   `sample_submission.csv`, `test_truth.csv`
+#   `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`,
+#   `07_evaluation/calibration.json`; where they are there `sample_submission.csv`, `test_truth.csv`
 # - **Writes** `08_submission/test_predictions.csv`, `08_submission/test_predictions_reformatted.csv`,
 #   `08_submission/kernel/`, and with a truth `08_submission/score.json`
 # - **Time** demo (CPU) under 1 minute; full data set about 10 minutes on one GPU
@@ -32,8 +32,9 @@ from IPython.display import Markdown
 
 from cxr import annotations as ann
 from cxr import chain, kaggle, metrics, plots, schema, submission
-from cxr.detector.folds import best_checkpoints
-from cxr.detector.prediction import load_detector, predict_store
+from cxr.detector.ensemble import load_detectors
+from cxr.detector.folds import chosen_checkpoints
+from cxr.detector.prediction import predict_store
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -46,8 +47,9 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with sample_submission.csv and, in a study, test_truth.csv
 seed: int = 0  # for resampling
-checkpoints: list[str] = []  # detectors to fuse, empty for those of notebook 06
+checkpoints: list[str] = []  # detectors, {fold} standing for each fold; empty for those of notebook 06
 predict_batch_size: int = 8  # images a step
+num_workers: int = 0  # loading processes
 score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
 max_boxes: int = 300  # most boxes an image
 tta_flip: bool = True  # also look at the mirror image
@@ -81,17 +83,17 @@ Markdown(f"{len(image_ids):,} images to answer for, {len(test_ids):,} of them re
 # %% [markdown]
 # ## Predictions
 #
-# Every detector looks at every test image; where there are several, boxes that overlap are fused into
-# one. Look at the number of boxes.
+# Every detector looks at every test image; where there are several, their scores are made comparable
+# (by what notebook 07 learnt) and boxes that overlap are fused into one. Look at the number of boxes.
 
 # %%
-trained = best_checkpoints(run.input(schema.CHECKPOINTS_DIR))
-files = [locate(path) for path in checkpoints] or list(trained.values())
+files = chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), checkpoints)
+calibrations = json.loads(run.input(schema.CALIBRATION_JSON).read_text())
 looks = {"flip": tta_flip, "scales": tuple(tta_scales), "fusion_iou": fusion_iou}
 found = predict_store(
-    [load_detector(path) for path in files], store, [i for i in image_ids if i in store],
+    load_detectors(files, calibrations), store, [i for i in image_ids if i in store],
     batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
-    progress=run.progress("images"),
+    num_workers=num_workers, progress=run.progress("images"),
 )  # fmt: skip
 Markdown(f"{len(found):,} boxes from {len(files)} detector(s).")
 

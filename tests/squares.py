@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxr import schema
-from cxr.detector.prediction import HeldImages
+from cxr.detector.files import HeldImages
 from cxr.detector.training import TrainingResult, train_detector
 from cxr.schema import ClassTable
 

@@ -47,13 +47,22 @@ def test_the_order_within_a_class_and_the_average_precision_stay():
     assert after[schema.SCORE].between(0, 1).all()
 
 
-def test_plain_data_and_labels():
+def test_plain_data_and_class_ids():
     calibration = ScoreCalibration(1.0, (0.0, 1.0, 2.0))
     assert ScoreCalibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
     expected = [0.5, expit(1.0), 0.3]
-    assert calibration.apply_labels([0.5, 0.5, 0.3], [1, 2, 1]) == pytest.approx(expected)
+    assert calibration.apply([0.5, 0.5, 0.3], [0, 1, 0]) == pytest.approx(expected)
     assert calibration.apply([], []).shape == (0,)
     assert np.isfinite(calibration.apply([0.0, 1.0], [0, 0])).all()
+
+
+def test_a_calibrated_table_is_sorted_again_within_each_image():
+    found, _ = detections_and_truth(3)
+    found = found.assign(image_id=["b", "b", "a"], class_id=[0, 1, 0], score=[0.6, 0.5, 0.7])
+    table = ScoreCalibration(1.0, (0.0, 2.0, 0.0)).apply_table(found)
+    assert table[schema.IMAGE_ID].tolist() == ["b", "b", "a"]
+    assert table[schema.CLASS_ID].tolist() == [1, 0, 0]
+    assert table[schema.SCORE].tolist() == pytest.approx([expit(2.0), 0.6, 0.7])
 
 
 def test_nothing_to_learn_from_is_said():

@@ -11,7 +11,7 @@ import torch
 
 from cxr import schema
 from cxr.detector import augment, data, sampling
-from cxr.detector.prediction import HeldImages
+from cxr.detector.files import HeldImages
 from cxr.errors import AnnotationError, DataError
 from cxr.schema import ClassTable
 

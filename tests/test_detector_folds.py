@@ -13,8 +13,8 @@ from squares import IMAGES, SQUARES, TABLE
 
 from cxr import schema
 from cxr.detector import folds
+from cxr.detector.files import HeldImages
 from cxr.detector.keeper import BEST, LAST, METRICS
-from cxr.detector.prediction import HeldImages
 from cxr.detector.training import train_detector
 from cxr.errors import ParameterError
 

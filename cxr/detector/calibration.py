@@ -16,7 +16,6 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
 from cxr import metrics, schema
-from cxr.detector.data import class_ids_of
 from cxr.errors import DataError
 from cxr.schema import ClassTable
 
@@ -40,9 +39,12 @@ class ScoreCalibration:
         certain = logit(np.clip(np.asarray(scores, dtype=np.float64), _EDGE, 1 - _EDGE))
         return expit(self.slope * certain + np.asarray(self.offsets)[np.asarray(class_ids, dtype=np.int64)])
 
-    def apply_labels(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """As `apply`, for detector labels."""
-        return self.apply(scores, class_ids_of(labels))
+    def apply_table(self, detections: pd.DataFrame) -> pd.DataFrame:
+        """Detections (`schema.DETECTION_COLUMNS`) with probabilities for scores, best first in each image."""
+        scores = self.apply(detections[schema.SCORE], detections[schema.CLASS_ID])
+        images = pd.factorize(detections[schema.IMAGE_ID])[0]
+        order = np.lexsort((-scores, images))
+        return detections.assign(**{schema.SCORE: scores}).iloc[order].reset_index(drop=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cxr import boxes as box_tools
-from cxr import dicom
 from cxr.detector.augment import mirror_labels
 from cxr.detector.calibration import ScoreCalibration
 from cxr.detector.checkpoint import read_detector, write_safetensors
@@ -24,12 +22,11 @@ from cxr.detector.data import (
     detection_table,
     like_shape_batches,
     make_loader,
-    network_image,
     to_original,
-    usable,
 )
 from cxr.detector.device import autocast, pick_device
-from cxr.detector.files import HeldImages, image_files
+from cxr.detector.files import image_files, read_ahead
+from cxr.detector.fusion import fuse_detections
 from cxr.detector.model import (
     MAX_BOXES,
     NMS_IOU,
@@ -38,7 +35,7 @@ from cxr.detector.model import (
     GreyFasterRCNN,
     set_answers,
 )
-from cxr.errors import CheckpointError, CxrError, DataError
+from cxr.errors import CheckpointError, DataError
 
 log = logging.getLogger("cxr")
 
@@ -56,8 +53,8 @@ class Detector:
         spec: Its description: classes, image size, anchors.
         path: The file it came from.
         sha256: Of that file.
-        calibration: Turns scores into probabilities, before detectors are fused; see
-            `calibration.calibrate_scores` and `dataclasses.replace`.
+        calibration: Turns scores into probabilities before detectors are fused; see
+            `ensemble.load_detectors`.
     """
 
     net: GreyFasterRCNN
@@ -111,9 +108,10 @@ def predict_store(
 ) -> pd.DataFrame:
     """Detections on images of a store, in original pixels.
 
-    Several detectors, mirror images and scales each see every image; what they find is
-    fused by weighted boxes, a view that finds nothing counting against a box. The result
-    does not depend on `batch_size`.
+    Several detectors, mirror images and scales each see every image. What one detector finds in
+    its views is fused by weighted boxes, a view that finds nothing counting against a box; then
+    it is calibrated, where that was learnt; then the detectors' answers are fused likewise. The
+    result does not depend on `batch_size`.
 
     Args:
         detectors: One or several, of the same classes.
@@ -143,10 +141,10 @@ def predict_store(
     absent = [image_id for image_id in image_ids if image_id not in store]
     if absent:
         raise DataError(f"{len(absent)} images are not in the image store, first {absent[0]!r}")
-    views: list[Mapping[str, _Rows]] = []
-    view_weights: list[float] = []
     counter = _Counter(progress, len(members) * len(scales) * len(image_ids))
-    for detector, weight in zip(members, weights or [1.0] * len(members), strict=True):
+    answers: list[pd.DataFrame] = []
+    for detector in members:
+        views: list[pd.DataFrame] = []
         for scale in scales:
             size = max(32, round(detector.spec.image_size * scale))
             dataset = RadiographDataset(store, image_ids, None, image_size=size, cache_mib=0)
@@ -165,16 +163,17 @@ def predict_store(
                 ):
                     found[place].update({row[0]: row for row in rows})
                 counter.add(len(batch["image_ids"]))
-            views += found
-            view_weights += [weight] * len(found)
-    return detection_table(
-        _fuse(
-            views,
-            view_weights,
-            image_ids,
-            fusion_iou=fusion_iou,
-            max_boxes=max_boxes,
+            views += [detection_table([view[image_id] for image_id in image_ids]) for view in found]
+        answer = fuse_detections(
+            views, image_ids, weights=[1.0] * len(views), fusion_iou=fusion_iou, max_boxes=max_boxes
         )
+        answers.append(answer if detector.calibration is None else detector.calibration.apply_table(answer))
+    return fuse_detections(
+        answers,
+        image_ids,
+        weights=weights or [1.0] * len(members),
+        fusion_iou=fusion_iou,
+        max_boxes=max_boxes,
     )
 
 
@@ -190,15 +189,18 @@ def predict_files(
     scales: Sequence[float] = (1.0,),
     fusion_iou: float = 0.55,
     weights: Sequence[float] | None = None,
+    readers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Detections on image files: DICOM, or 8/16-bit grey PNG/JPEG.
 
-    A file that cannot be read goes into the table of failures, the rest is predicted.
+    A file that cannot be read, or whose decoder crashes, goes into the table of failures; the rest is
+    predicted. While the network looks at some files the next are decoded.
 
     Args:
         detectors: See `predict_store`, as for the arguments not listed here.
         files: A file, a folder (all images in it), or a list of files and folders.
+        readers: Decoding processes; 0 for one a core, at most 4.
 
     Returns:
         Detections with `schema.DETECTION_COLUMNS` in pixels of each file, the image id
@@ -216,18 +218,11 @@ def predict_files(
     failures: list[tuple[str, str, str]] = []
     for path, other in doubles.items():
         failures.append((str(path), "duplicate_id", f"{path}: {other} has the same image id"))
-    chunk = max(8 * batch_size, 32)
     done = 0
-    for start in range(0, len(paths), chunk):
-        held = HeldImages()
-        for image_id, path in paths[start : start + chunk]:
-            try:
-                radiograph = dicom.load_radiograph(path, longest_side=longest)
-                held.add(image_id, network_image(radiograph.pixels, longest), radiograph.original_size)
-            except CxrError as error:
-                reason = getattr(error, "reason", type(error).__name__)
-                failures.append((str(path), str(reason), str(error)))
-                log.warning("%s left out: %s", path, error)
+    for held, failed, count in read_ahead(
+        paths, longest_side=longest, chunk=max(4 * batch_size, 16), readers=readers
+    ):
+        failures += failed
         tables.append(
             predict_store(
                 members,
@@ -243,7 +238,7 @@ def predict_files(
                 weights=weights,
             )
         )
-        done += len(paths[start : start + chunk])
+        done += count
         if progress is not None:
             progress(done, len(paths))
     return pd.concat(tables, ignore_index=True), pd.DataFrame(failures, columns=FAILURE_COLUMNS)
@@ -295,10 +290,7 @@ def _look(
                 boxes[:, 0::2] = size[1] - boxes[:, 0::2]
                 labels = swap[labels]
             boxes = to_original(boxes, tuple(original), size)
-            scores = result["scores"].float().cpu().numpy()
-            if detector.calibration is not None:
-                scores = detector.calibration.apply_labels(scores, labels)
-            rows.append((image_id, boxes, labels, scores))
+            rows.append((image_id, boxes, labels, result["scores"].float().cpu().numpy()))
         views.append(rows)
     return views
 
@@ -309,44 +301,6 @@ def _mirrored(images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     for place, (rows, columns) in enumerate(sizes):
         mirrored[place, :, :rows, :columns] = images[place, :, :rows, :columns].flip(-1)
     return mirrored
-
-
-def _fuse(
-    views: Sequence[Mapping[str, _Rows]],
-    view_weights: Sequence[float],
-    image_ids: Sequence[str],
-    *,
-    fusion_iou: float,
-    max_boxes: int,
-) -> list[_Rows]:
-    """One list of boxes an image from what every view found there."""
-    if len(views) == 1:
-        return [views[0][image_id] for image_id in image_ids]
-    if not image_ids:
-        return []
-    seen = [view[image_id] for view in views for image_id in image_ids]
-    counts = [len(row[3]) for row in seen]
-    boxes = np.concatenate([row[1] for row in seen])
-    keep = usable(boxes)  # a box cut at the image's edge may have no area left
-    fused = box_tools.weighted_boxes_fusion(
-        boxes[keep],
-        np.concatenate([row[3] for row in seen])[keep],
-        np.concatenate([row[2] for row in seen])[keep],
-        np.repeat(np.repeat(np.arange(len(views)), len(image_ids)), counts)[keep],
-        weights=np.asarray(view_weights, dtype=np.float64),
-        iou_threshold=fusion_iou,
-        images=np.repeat(np.tile(np.arange(len(image_ids)), len(views)), counts)[keep],
-    )
-    edges = np.searchsorted(fused.images, np.arange(len(image_ids) + 1))
-    return [
-        (
-            image_id,
-            fused.boxes[start:stop][:max_boxes],
-            fused.labels[start:stop][:max_boxes],
-            fused.scores[start:stop][:max_boxes],
-        )
-        for image_id, start, stop in zip(image_ids, edges[:-1], edges[1:], strict=True)
-    ]
 
 
 class _Counter:
