@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RPNHead
 
+from cxr.detector.heads import ExactPredictor, ExactRPNHead, WeightedRoIHeads
 from cxr.detector.light import LightBackbone, light_parts
 from cxr.errors import CheckpointError, ParameterError
 from cxr.schema import ClassTable
@@ -80,103 +78,6 @@ class DetectorSpec:
             )
         except KeyError as error:
             raise CheckpointError(f"the checkpoint's description lacks {error}") from error
-
-
-SCORE_THRESHOLD = 0.005
-"""Boxes scored lower are left out; low, since a weak box costs no average precision and sometimes hits."""
-MAX_BOXES = 300
-"""Most boxes an image."""
-NMS_IOU = 0.5
-"""A box that overlaps a better one of its class by more is left out."""
-
-
-def set_answers(
-    heads: RoIHeads,
-    *,
-    score_threshold: float = SCORE_THRESHOLD,
-    max_boxes: int = MAX_BOXES,
-    nms_iou: float = NMS_IOU,
-) -> None:
-    """Set which boxes a network gives; torchvision's own choice is meant for pictures, not for scores."""
-    heads.score_thresh = score_threshold
-    heads.detections_per_img = max_boxes
-    heads.nms_thresh = nms_iou
-
-
-class ExactRPNHead(RPNHead):
-    """Torchvision's proposal head with float32 answers, whatever precision it works in."""
-
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Objectness and box corrections of each level."""
-        logits, deltas = super().forward(x)
-        return [level.float() for level in logits], [level.float() for level in deltas]
-
-
-class ExactPredictor(FastRCNNPredictor):
-    """Torchvision's last layer in float32: in bfloat16 different scores become the same one."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores and box corrections of each region."""
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.float())
-
-
-class WeightedRoIHeads(RoIHeads):
-    """Torchvision's second stage, with a weight for each target box in the training loss."""
-
-    def forward(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Losses in training, detections otherwise; `targets` may carry `weights` (N,)."""
-        if not self.training:
-            return super().forward(features, proposals, image_shapes, targets)
-        proposals, matched, labels, regression_targets = self.select_training_samples(proposals, targets)
-        weights = torch.cat(
-            [
-                torch.where(
-                    label > 0,
-                    target["weights"][match]
-                    if len(target["weights"])
-                    else torch.ones_like(match, dtype=torch.float32),
-                    torch.ones((), device=label.device),
-                )
-                for label, match, target in zip(labels, matched, targets or [], strict=True)
-            ]
-        )
-        logits, deltas = self.box_predictor(
-            self.box_head(self.box_roi_pool(features, proposals, image_shapes))
-        )
-        return [], weighted_roi_loss(
-            logits, deltas, torch.cat(labels), torch.cat(regression_targets), weights
-        )
-
-
-def weighted_roi_loss(
-    logits: Tensor, deltas: Tensor, labels: Tensor, regression_targets: Tensor, weights: Tensor
-) -> dict[str, Tensor]:
-    """Torchvision's `fastrcnn_loss` with a weight for each region; equal to it when all are 1.
-
-    Args:
-        logits: (R, C) class scores before the softmax, background first.
-        deltas: (R, 4 C) box corrections.
-        labels: int64 (R,).
-        regression_targets: (R, 4).
-        weights: float (R,).
-
-    Returns:
-        `loss_classifier` and `loss_box_reg`, scalars.
-    """
-    per_region = F.cross_entropy(logits, labels, reduction="none")
-    loss_classifier = (per_region * weights).sum() / weights.sum().clamp(min=1e-6)
-    positive = torch.where(labels > 0)[0]
-    chosen = deltas.reshape(len(labels), -1, 4)[positive, labels[positive]]
-    per_box = F.smooth_l1_loss(chosen, regression_targets[positive], beta=1 / 9, reduction="none").sum(dim=1)
-    loss_box_reg = (per_box * weights[positive]).sum() / max(1, len(labels))
-    return {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
 
 
 class GreyFasterRCNN(nn.Module):
@@ -296,6 +197,8 @@ class Architecture:
         stem: Path of the colour network's first convolution; empty for none.
         learning_rate: For AdamW at batch size 4; other sizes follow from it.
         coco: Name of torchvision's published weights for the whole detector; empty for none.
+        box_weight: See `WeightedRoIHeads`, as for the next.
+        near_truth: Regions close to the truth that a network learns from which starts from nothing.
     """
 
     build: Callable[[int], FasterRCNN]
@@ -305,6 +208,8 @@ class Architecture:
     stem: str = ""
     learning_rate: float = 1e-4
     coco: str = ""
+    box_weight: float = 1.0
+    near_truth: int = 0
 
 
 def _resnet(name: str) -> Callable[[int], FasterRCNN]:
@@ -330,7 +235,9 @@ def _mobilenet(n_labels: int) -> FasterRCNN:
 _PYRAMID = (4, 8, 16, 32, 64)
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "light": Architecture(light_parts, LightBackbone.strides, learning_rate=1e-3),
+    "light": Architecture(
+        light_parts, LightBackbone.strides, learning_rate=1e-3, box_weight=2.0, near_truth=4
+    ),
     "mobilenet_v3_large_fpn": Architecture(
         _mobilenet,
         (32, 32, 64),
@@ -391,6 +298,7 @@ def build_network(spec: DetectorSpec) -> GreyFasterRCNN:
         conv_depth=entry.rpn_depth,
     )
     net = GreyFasterRCNN(parts)
+    net.roi_heads.box_weight, net.roi_heads.near_truth = entry.box_weight, entry.near_truth
     if entry.stem:
         owner, _, name = entry.stem.rpartition(".")
         setattr(net.get_submodule(owner), name, _grey_stem(net.get_submodule(entry.stem)))

@@ -24,7 +24,8 @@ from cxr.detector.data import (
     to_original,
 )
 from cxr.detector.ema import WeightAverage
-from cxr.detector.model import DetectorSpec, batch_norms, build_network, freeze_batch_norm, set_answers
+from cxr.detector.heads import set_answers
+from cxr.detector.model import DetectorSpec, batch_norms, build_network, freeze_batch_norm
 from cxr.detector.sampling import EpochBatches, image_weights
 from cxr.errors import TrainingError
 

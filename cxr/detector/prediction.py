@@ -27,14 +27,8 @@ from cxr.detector.data import (
 from cxr.detector.device import autocast, pick_device
 from cxr.detector.files import image_files, read_ahead
 from cxr.detector.fusion import fuse_detections
-from cxr.detector.model import (
-    MAX_BOXES,
-    NMS_IOU,
-    SCORE_THRESHOLD,
-    DetectorSpec,
-    GreyFasterRCNN,
-    set_answers,
-)
+from cxr.detector.heads import MAX_BOXES, NMS_IOU, SCORE_THRESHOLD, set_answers
+from cxr.detector.model import DetectorSpec, GreyFasterRCNN
 from cxr.errors import CheckpointError, DataError
 
 log = logging.getLogger("cxr")
