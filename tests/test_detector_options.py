@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from cxr import schema
 from cxr.detector import augment, device, launch, model
 from cxr.detector.augment import Augmentation
 from cxr.detector.ema import WeightAverage
-from cxr.detector.module import DetectorModule
+from cxr.detector.module import DetectionData, DetectorModule
 from cxr.detector.prediction import load_detector, predict_store
 from cxr.detector.weights import read_checkpoint
 from cxr.errors import ParameterError
@@ -123,6 +124,24 @@ def test_torchrun_overrules_the_parameters(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "6")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert launch.find_machine("cpu", "auto", 1) == launch.Machine("cpu", 3, 2)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_process_without_a_validation_batch_looks_at_the_first(rank, tmp_path, monkeypatch):
+    """An empty share would end Lightning's loop on that process, and the others would wait for it."""
+    shares = {}
+    loader = DetectionData.val_dataloader
+
+    def spied(self):
+        owner = self.trainer
+        self.trainer = SimpleNamespace(global_rank=rank, world_size=3)
+        shares[rank] = [batch["image_ids"] for batch in loader(self)]
+        self.trainer = owner
+        return loader(self)
+
+    monkeypatch.setattr(DetectionData, "val_dataloader", spied)
+    train(tmp_path, epochs=1, val_ids=IMAGES.ids[:6], images_per_epoch=2)
+    assert shares[rank] == [[IMAGES.ids[:4]], [IMAGES.ids[4:6]], [IMAGES.ids[:4]]][rank]
 
 
 # -- the network and its average ---------------------------------------------------------------------
