@@ -65,6 +65,16 @@ def test_a_calibrated_table_is_sorted_again_within_each_image():
     assert table[schema.SCORE].tolist() == pytest.approx([expit(2.0), 0.6, 0.7])
 
 
+def test_a_few_lucky_hits_do_not_make_it_certain():
+    """The 2 best of 6 boxes hit: any steep curve would fit, a mild one is believed."""
+    found, _ = detections_and_truth(6)
+    found = found.assign(class_id=0, score=[0.9, 0.8, 0.4, 0.3, 0.2, 0.1])
+    truth = found[:2].drop(columns=schema.SCORE)
+    fitted = calibrate_scores(found, truth, image_ids=found[schema.IMAGE_ID], classes=CLASSES)
+    assert 0.5 < fitted.slope < 3
+    assert fitted.apply([0.1], [0])[0] < 0.5 < fitted.apply([0.9], [0])[0] < 0.99
+
+
 def test_nothing_to_learn_from_is_said():
     found, truth = detections_and_truth(20)
     with pytest.raises(DataError, match="got 0 hits of 20"):

@@ -68,7 +68,7 @@ def calibrate_scores(
     """Fit a detector's calibration on images it was not trained on.
 
     A logistic regression of "this box is the hit of a true box" on the score's logit, with one
-    slope for all classes and an offset a class that is drawn towards their common one.
+    slope for all classes, drawn towards 1, and an offset a class, drawn towards their common one.
 
     Args:
         detections: `schema.DETECTION_COLUMNS` of these images, low scores included.
@@ -102,11 +102,12 @@ def calibrate_scores(
         pull = -sign * expit(-margin)
         gradient = np.concatenate(
             [
-                [(pull * slope * certain).sum(), pull.sum()],
+                [(pull * slope * certain).sum() + shrinkage * values[0], pull.sum()],
                 np.bincount(label, pull, len(ids)) + shrinkage * extra,
             ]
         )
-        return -log_expit(margin).sum() + 0.5 * shrinkage * (extra**2).sum(), gradient
+        prior = 0.5 * shrinkage * ((extra**2).sum() + values[0] ** 2)
+        return -log_expit(margin).sum() + prior, gradient
 
     found = minimize(cost, np.zeros(2 + len(ids)), jac=True, method="L-BFGS-B").x
     return ScoreCalibration(float(np.exp(found[0])), tuple((found[1] + found[2:]).tolist()))

@@ -17,6 +17,7 @@ import ast
 import logging
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pandas as pd
 import torch
 
 from cxr import annotations, metrics
+from cxr.detector import model
 from cxr.detector.prediction import load_detector, predict_store
 from cxr.detector.training import train_detector
 from cxr.preprocess import preprocess
@@ -31,6 +33,8 @@ from cxr.schema import ClassTable
 from cxr.store import ImageStore
 
 ABLATIONS: dict[str, dict[str, Any]] = {
+    "no regions close to truth": {"near_truth": 0},
+    "edges weigh as the rest": {"box_weight": 1.0},
     "no weight average": {"ema_decay": 0.0},
     "no mirror images": {"hflip": 0.0},
     "no zoom and shift": {"scale": (1.0, 1.0), "shift": 0.0},
@@ -42,7 +46,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "constant learning rate": {"schedule": "constant", "warmup_steps": 50},
     "no clipping": {"clip_norm": 0.0},
 }
-"""What the recipe is without one of its parts, as arguments of `train_detector`."""
+"""The recipe without one of its parts, as arguments of `train_detector` or fields of `model.Architecture`."""
 
 IOUS = (0.4, 0.75, 0.85)
 
@@ -72,12 +76,16 @@ def tables(data_dir: Path, classes: ClassTable) -> tuple[pd.DataFrame, pd.DataFr
 def measure(
     store: ImageStore, train: pd.DataFrame, truth: pd.DataFrame, out: Path, **settings: Any
 ) -> dict[str, float]:
-    """Train once and score on the test images."""
+    """Train once and score on the test images, mirror images looked at too, as in the notebooks."""
     train_ids, test_ids = store.ids_of("train"), store.ids_of("test")
+    entry = model.ARCHITECTURES["light"]
+    fields = {name: settings.pop(name) for name in ("near_truth", "box_weight") if name in settings}
+    model.ARCHITECTURES["light"] = replace(entry, **fields)
     cpu = time.process_time()
     result = train_detector(store, train, train_ids, [], out, **settings)
     cpu = time.process_time() - cpu
-    found = predict_store(load_detector(result.best), store, test_ids, flip=False)
+    model.ARCHITECTURES["light"] = entry
+    found = predict_store(load_detector(result.best), store, test_ids, flip=True)
     row = {
         f"AP{round(100 * iou)}": metrics.voc_map(found, truth, iou_threshold=iou, image_ids=test_ids).map
         for iou in IOUS
