@@ -188,20 +188,41 @@ def predict_files(
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw a picture of each image.")] = False,
     score_threshold: Annotated[float, typer.Option(help="Boxes below this score are left out.")] = 0.05,
     flip: Annotated[bool, typer.Option(help="Also look at the mirror image.")] = False,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(metavar="FACTOR", help="Also look at this size, 1 is its own; may be repeated."),
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="CHECKPOINT", help="Fuse with this detector; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A run's 07_evaluation/calibration.json, for several detectors.")
+    ] = None,
+    max_boxes: Annotated[int, typer.Option(help="Most boxes an image.")] = 300,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Find abnormalities on radiographs: boxes in pixels of the original files."""
     from cxr import predictions
-    from cxr.detector import prediction
+    from cxr.detector import ensemble, prediction
     from cxr.rundir import progress_printer
 
-    detector = prediction.load_detector(checkpoint, device=device)
+    known = json.loads(calibration.read_text(encoding="utf-8")) if calibration else None
+    detectors = ensemble.load_detectors([checkpoint, *(also or [])], known, device=device)
     named, _ = prediction.image_files(files)
     detections, failures = prediction.predict_files(
-        detector, files, score_threshold=score_threshold, flip=flip, progress=progress_printer("images")
+        detectors,
+        files,
+        batch_size=batch_size,
+        score_threshold=score_threshold,
+        max_boxes=max_boxes,
+        flip=flip,
+        scales=(1.0, *(factor for factor in scale or [] if factor != 1)),
+        progress=progress_printer("images"),
     )
     count = predictions.write_predictions(
-        detections, failures, named, out, classes=detector.spec.classes, pictures=pictures
+        detections, failures, named, out, classes=detectors[0].spec.classes, pictures=pictures
     )
     _say(f"{len(detections)} boxes on {count} images, {len(failures)} files failed; {out}")
     if count == 0:
@@ -270,9 +291,15 @@ def write_kaggle_kernel(
 def export_images(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
-    format: Annotated[str, typer.Option(help="png, coco or yolo.")],
+    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors for the detectors.")],
 ) -> None:
-    """Write a run's images and boxes for other tools."""
+    """Write a run's images and boxes, or its detectors, for other tools."""
+    if format == "safetensors":
+        from cxr.detector import ensemble
+
+        for path in ensemble.export_run(run_dir, out):
+            _say(str(path))
+        return
     from cxr import annotations, export
     from cxr.rundir import data_dir_of, progress_printer
 

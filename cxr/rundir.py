@@ -6,6 +6,7 @@ them and write only those in its own folder; both rules are held here.
 
 from __future__ import annotations
 
+import builtins
 import glob
 import json
 import logging
@@ -35,6 +36,15 @@ class Figure(Protocol):
     """What `RunDir.figure` needs of a figure; matplotlib's has it."""
 
     def savefig(self, fname: Path, *, metadata: dict[str, str], **options: Any) -> None: ...
+
+
+def _show_log_in_a_notebook() -> None:
+    """Let the package's messages be seen in a kernel, where nobody has set up logging."""
+    if hasattr(builtins, "__IPYTHON__") and not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
 
 def project_root(start: Path | None = None) -> Path:
@@ -118,6 +128,7 @@ class RunDir:
         self.notebook = notebook
         self.folder = self.root / notebook
         self.folder.mkdir(parents=True, exist_ok=True)
+        _show_log_in_a_notebook()
 
     def has(self, artefact: str) -> bool:
         """Whether an artefact is there."""

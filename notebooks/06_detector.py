@@ -27,7 +27,11 @@
 # - **Time** demo (CPU) about 4 minutes; full data set several hours a fold on one GPU
 #
 # Interrupted? The next call goes on from `last.ckpt`. A fold that is finished with the same data and
-# the same parameters is kept as it is.
+# the same parameters is kept as it is; with other ones it is trained anew, and what was there moves
+# to `06_detector/checkpoints/replaced/`.
+#
+# A notebook trains on one device. `cxr train` does the same work with all that the machine has, and
+# under `torchrun` with several machines; this notebook then finds the folds trained and shows them.
 
 # %%
 import pandas as pd
@@ -53,11 +57,14 @@ data_dir: str = "data/demo"  # folder with train.csv, for the names of the class
 seed: int = 0  # for weights, order and augmentation
 train_folds: list[int] = [0]  # folds to hold out, one detector each
 architecture_name: str = "light"  # light, mobilenet_v3_large_fpn, resnet50_fpn_v2 and its siblings
-weights: str = ""  # empty for random, "torchvision" for its COCO weights, or a file
+weights: str = ""  # empty for random, "torchvision" for its COCO weights, or a file; {fold} is the fold
 weights_sha256: str = ""  # expected hash of that file
 detector_image_size: int = 320  # px, longer side the network sees
+anchor_sizes: list[float] = []  # px of the network, small to large, as many a level; empty to fit
+aspect_ratios: list[float] = []  # height / width of the anchors, empty to fit
 label_mode: str = "fused"  # fused, every_reader or agreement (boxes weigh as much as readers agree)
 readers: list[str] = []  # learn only from these readers, empty for all
+skip_readers: list[str] = []  # leave out images that one of these readers read
 epochs: int = 6  # passes
 max_minutes: float = 0.0  # min, end training after this, 0 for no limit
 images_per_epoch: int = 480  # images shown in a pass, 0 for about all that have boxes
@@ -68,7 +75,8 @@ accumulate: int = 1  # batches an optimiser step
 optimizer: str = "adamw"  # adamw or sgd
 learning_rate: float = 0.0  # largest of the schedule, 0 for a rule by network and batch size
 schedule: str = "onecycle"  # onecycle, cosine or constant
-warmup_steps: int = 500  # optimiser steps of the rise, for cosine and constant
+warmup_steps: int = 500  # optimiser steps of the rise, for cosine and constant; at most 1/20 of all
+momentum: float = 0.9  # of sgd
 weight_decay: float = 0.01  # of weights, not of biases and normalisation
 clip_norm: float = 5.0  # largest norm of the gradient, 0 for no clipping
 batch_norm: str = "auto"  # trained, frozen, or auto: frozen for small batches with given weights
@@ -85,11 +93,12 @@ noise: float = 0.02  # largest deviation, share of full white
 multi_scale: list[float] = [1.0]  # factors of the image size, one drawn a batch
 validate_every: int = 1  # epochs between two validations
 patience: int = 0  # stop after so many validations without a better one, 0 for never
-precision: str = "auto"  # auto is bf16 on CUDA, float32 elsewhere
+precision: str = "auto"  # auto is 16 bits on CUDA, float32 elsewhere
 channels_last: bool = False  # memory layout, pays on CUDA
 compile_backbone: bool = False  # torch.compile, pays on CUDA in long trainings
 num_workers: int = 0  # loading processes
 num_nodes: int = 1  # machines, when torchrun starts the training
+tensorboard: bool = False  # also log for TensorBoard, needs that package
 
 # %% [markdown]
 # What follows from the parameters: the boxes to learn, and the images of the first detector. Every
@@ -100,7 +109,7 @@ run = RunDir(run_dir, "06_detector")
 classes = ann.read_classes(locate(data_dir))
 store = ImageStore(run.input(schema.IMAGES_DIR))
 folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
-if label_mode == "every_reader" or readers:
+if label_mode == "every_reader" or readers or skip_readers:
     targets = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
 else:
     targets = pd.read_csv(run.input(schema.CONSENSUS_CSV), dtype={"image_id": str})
@@ -151,10 +160,11 @@ run.figure(
 
 # %%
 network = {"architecture_name": architecture_name, "image_size": detector_image_size, "weights": weights,
-           "weights_sha256": weights_sha256, "batch_norm": batch_norm}  # fmt: skip
+           "weights_sha256": weights_sha256, "batch_norm": batch_norm,
+           "anchor_sizes": anchor_sizes, "aspect_ratios": aspect_ratios}  # fmt: skip
 if weights not in ("", "torchvision"):
     network["weights"] = str(locate(weights))
-labels = {"label_mode": label_mode, "readers": readers}
+labels = {"label_mode": label_mode, "readers": readers, "skip_readers": skip_readers}
 sampling = {"images_per_epoch": images_per_epoch, "negative_fraction": negative_fraction,
             "class_balance": class_balance, "batch_size": batch_size, "accumulate": accumulate}  # fmt: skip
 changes = {**geometry, **exposure, "multi_scale": multi_scale, "flip_bound": flip_bound}
@@ -164,8 +174,8 @@ changes = {**geometry, **exposure, "multi_scale": multi_scale, "flip_bound": fli
 
 # %%
 steps = {"optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
-         "warmup_steps": warmup_steps, "weight_decay": weight_decay, "clip_norm": clip_norm,
-         "ema_decay": ema_decay}  # fmt: skip
+         "warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay,
+         "clip_norm": clip_norm, "ema_decay": ema_decay}  # fmt: skip
 length = {
     "epochs": epochs,
     "max_minutes": max_minutes,
@@ -173,7 +183,8 @@ length = {
     "patience": patience,
 }
 machine = {"precision": precision, "channels_last": channels_last, "compile_backbone": compile_backbone,
-           "num_workers": num_workers, "num_nodes": num_nodes, "seed": seed}  # fmt: skip
+           "num_workers": num_workers, "num_nodes": num_nodes, "tensorboard": tensorboard,
+           "seed": seed}  # fmt: skip
 recipe = {**network, **labels, **sampling, **changes, **steps, **length, **machine}
 
 # %% [markdown]

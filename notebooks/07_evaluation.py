@@ -20,7 +20,7 @@
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `04_split/consensus.csv`,
 #   `04_split/folds.csv`, `05_classifier/oof_probabilities.csv`, `01_eda/train_full_dataset.csv`
 # - **Writes** `07_evaluation/val_predictions.csv` with `07_evaluation/val_predictions.json`,
-#   `07_evaluation/evaluation.json`
+#   `07_evaluation/evaluation.json`, `07_evaluation/calibration.json`
 # - **Time** demo (CPU) about 1 minute; full data set about 10 minutes on one GPU
 
 # %%
@@ -34,8 +34,8 @@ from IPython.display import Markdown
 from cxr import annotations as ann
 from cxr import features as feat
 from cxr import metrics, plots, schema, submission
-from cxr.detector.folds import best_checkpoints
-from cxr.detector.prediction import load_detector, predict_store
+from cxr.detector.ensemble import predict_out_of_fold
+from cxr.detector.folds import checkpoints_by_fold, chosen_checkpoints
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -46,7 +46,9 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
 seed: int = 0  # for resampling
+checkpoints: list[str] = []  # detectors, {fold} standing for each fold; empty for those of notebook 06
 predict_batch_size: int = 8  # images a step
+num_workers: int = 0  # loading processes
 score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
 max_boxes: int = 300  # most boxes an image
 tta_flip: bool = True  # also look at the mirror image
@@ -69,9 +71,9 @@ run = RunDir(run_dir, "07_evaluation")
 classes = ann.read_classes(locate(data_dir))
 findings = list(classes.finding_ids)
 store = ImageStore(run.input(schema.IMAGES_DIR))
-checkpoints = best_checkpoints(run.input(schema.CHECKPOINTS_DIR))
+detectors = checkpoints_by_fold(chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), checkpoints))
 all_folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
-folds = all_folds[all_folds.image_id.isin(store.ids) & all_folds.fold.isin(list(checkpoints))]
+folds = all_folds[all_folds.image_id.isin(store.ids) & all_folds.fold.isin(list(detectors))]
 val_ids = folds.image_id.tolist()
 consensus = pd.read_csv(run.input(schema.CONSENSUS_CSV), dtype={"image_id": str})
 val = consensus[consensus.image_id.isin(val_ids)]
@@ -81,23 +83,24 @@ val = consensus[consensus.image_id.isin(val_ids)]
 #
 # Look at the number of boxes: it should be large. Average precision is decided by the order of the
 # scores, so weak boxes at the end cost nothing and sometimes hit.
+#
+# Several detectors will be fused on the test images. Then each learns here what its scores are worth
+# (`calibration.json`), so that the one that is sure of itself does not outvote the one that is right.
 
 # %%
 looks = {"flip": tta_flip, "scales": tuple(tta_scales)}
 looks |= {"fusion_iou": fusion_iou, "model_fusion": model_fusion}
-parts = [
-    predict_store(
-        load_detector(path), store, folds.image_id[folds.fold == fold].tolist(),
-        batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
-        progress=run.progress("images"),
-    ).assign(fold=fold)
-    for fold, path in checkpoints.items()
-]  # fmt: skip
-found = pd.concat(parts, ignore_index=True)
+found, calibrations = predict_out_of_fold(
+    store, folds, detectors, val, classes=classes, iou_threshold=iou_threshold,
+    batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
+    num_workers=num_workers, progress=run.progress("images"),
+)  # fmt: skip
+run.write_json(calibrations, schema.CALIBRATION_JSON)
 run.write_csv(found, schema.VAL_PREDICTIONS_CSV)
 found = found[schema.DETECTION_COLUMNS]
-run.write_json(feat.fold_record(all_folds, checkpoints), schema.VAL_PREDICTIONS_JSON)
-Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {len(checkpoints)} detector(s).")
+run.write_json(feat.fold_record(all_folds, detectors), schema.VAL_PREDICTIONS_JSON)
+count = sum(map(len, detectors.values()))
+Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {count} detector(s).")
 
 # %% [markdown]
 # The file says for every box which fold its detector left out, and the record beside it by which table

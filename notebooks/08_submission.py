@@ -18,9 +18,8 @@
 # images is known (in a study, or on the phantom), the score is printed at the end.
 #
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `02_preprocess/failures.csv`,
-#   `04_split/folds.csv`, `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`; where
-#   they are there
-#   `sample_submission.csv`, `test_truth.csv`
+#   `04_split/folds.csv`, `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`,
+#   `07_evaluation/calibration.json`; where they are there `sample_submission.csv`, `test_truth.csv`
 # - **Writes** `08_submission/test_predictions.csv`, `08_submission/test_predictions_reformatted.csv`,
 #   `08_submission/test_detections.csv` with `08_submission/test_detections.json`,
 #   `08_submission/kernel/`, and with a truth `08_submission/score.json`
@@ -33,11 +32,12 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cxr import annotations as ann
-from cxr import boxes as box
 from cxr import chain, kaggle, metrics, plots, schema, submission
 from cxr import features as feat
-from cxr.detector.folds import best_checkpoints
-from cxr.detector.prediction import load_detector, predict_store
+from cxr.detector.ensemble import load_detectors
+from cxr.detector.folds import checkpoints_by_fold, chosen_checkpoints
+from cxr.detector.fusion import fuse_detections
+from cxr.detector.prediction import predict_store
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -50,8 +50,9 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with sample_submission.csv and, in a study, test_truth.csv
 seed: int = 0  # for resampling
-checkpoints: list[str] = []  # detectors to fuse, empty for those of notebook 06
+checkpoints: list[str] = []  # detectors, {fold} standing for each fold; empty for those of notebook 06
 predict_batch_size: int = 8  # images a step
+num_workers: int = 0  # loading processes
 score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
 max_boxes: int = 300  # most boxes an image
 tta_flip: bool = True  # also look at the mirror image
@@ -87,19 +88,22 @@ Markdown(f"{len(image_ids):,} images to answer for, {len(test_ids):,} of them re
 # %% [markdown]
 # ## Predictions
 #
-# Every detector looks at every test image, one after the other. Look at the number of boxes.
+# Every detector looks at every test image, one after the other; where there are several, notebook 07
+# has learnt what the scores of each are worth. Look at the number of boxes.
 
 # %%
-trained = best_checkpoints(run.input(schema.CHECKPOINTS_DIR))
-files = [locate(path) for path in checkpoints] or list(trained.values())
-looks = {"flip": tta_flip, "scales": tuple(tta_scales), "fusion_iou": fusion_iou}
+files = chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), checkpoints)
+calibrations = json.loads(run.input(schema.CALIBRATION_JSON).read_text())
+looks = {"flip": tta_flip, "scales": tuple(tta_scales)}
+looks |= {"fusion_iou": fusion_iou, "model_fusion": model_fusion}
+readable = [i for i in image_ids if i in store]
 by_detector = [
     predict_store(
-        load_detector(path), store, [i for i in image_ids if i in store],
+        detector, store, readable,
         batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
-        progress=run.progress("images"),
+        num_workers=num_workers, progress=run.progress("images"),
     )
-    for path in files
+    for detector in load_detectors(files, calibrations)
 ]  # fmt: skip
 Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 
@@ -109,22 +113,22 @@ Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 # here, so theirs are not kept.
 
 # %%
-folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
-run.output(schema.TEST_DETECTIONS_CSV).unlink(missing_ok=True)
 if not checkpoints:
+    folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+    trained = list(checkpoints_by_fold(files))
     marked = [table.assign(fold=fold) for fold, table in zip(trained, by_detector, strict=True)]
     run.write_csv(pd.concat(marked, ignore_index=True), schema.TEST_DETECTIONS_CSV)
     run.write_json(feat.fold_record(folds, trained), schema.TEST_DETECTIONS_JSON)
 
 # %% [markdown]
 # Where there are several detectors, boxes that overlap become one, and a box that one of them did not
-# draw loses score.
+# draw loses score (`model_fusion` names other ways).
 
 # %%
-found = by_detector[0]
-if len(by_detector) > 1:
-    fused = box.fuse_detections(by_detector, iou_threshold=fusion_iou)
-    found = fused[schema.DETECTION_COLUMNS].groupby("image_id", sort=False).head(max_boxes)
+found = fuse_detections(
+    by_detector, readable, weights=[1.0] * len(files),
+    fusion_iou=fusion_iou, max_boxes=max_boxes, method=model_fusion,
+)  # fmt: skip
 Markdown(f"{len(found):,} boxes to gate.")
 
 # %% [markdown]

@@ -54,6 +54,7 @@ def test_help_lists_every_command(cxr):
         (["score", "no.csv", "truth.csv"], "truth.csv"),
         (["predict", "no.ckpt", "x.dcm", "--out", "found"], "no.ckpt"),
         (["export", "nowhere", "out", "--format", "png"], "nowhere: no run"),
+        (["export", "nowhere", "out", "--format", "safetensors"], "nowhere: no detector"),
         (["kaggle", "{demo}", "kernel", "--title", "abc"], "at least 5 characters"),
     ],
 )

@@ -47,13 +47,32 @@ def test_the_order_within_a_class_and_the_average_precision_stay():
     assert after[schema.SCORE].between(0, 1).all()
 
 
-def test_plain_data_and_labels():
+def test_plain_data_and_class_ids():
     calibration = ScoreCalibration(1.0, (0.0, 1.0, 2.0))
     assert ScoreCalibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
     expected = [0.5, expit(1.0), 0.3]
-    assert calibration.apply_labels([0.5, 0.5, 0.3], [1, 2, 1]) == pytest.approx(expected)
+    assert calibration.apply([0.5, 0.5, 0.3], [0, 1, 0]) == pytest.approx(expected)
     assert calibration.apply([], []).shape == (0,)
     assert np.isfinite(calibration.apply([0.0, 1.0], [0, 0])).all()
+
+
+def test_a_calibrated_table_is_sorted_again_within_each_image():
+    found, _ = detections_and_truth(3)
+    found = found.assign(image_id=["b", "b", "a"], class_id=[0, 1, 0], score=[0.6, 0.5, 0.7])
+    table = ScoreCalibration(1.0, (0.0, 2.0, 0.0)).apply_table(found)
+    assert table[schema.IMAGE_ID].tolist() == ["b", "b", "a"]
+    assert table[schema.CLASS_ID].tolist() == [1, 0, 0]
+    assert table[schema.SCORE].tolist() == pytest.approx([expit(2.0), 0.6, 0.7])
+
+
+def test_a_few_lucky_hits_do_not_make_it_certain():
+    """The 2 best of 6 boxes hit: any steep curve would fit, a mild one is believed."""
+    found, _ = detections_and_truth(6)
+    found = found.assign(class_id=0, score=[0.9, 0.8, 0.4, 0.3, 0.2, 0.1])
+    truth = found[:2].drop(columns=schema.SCORE)
+    fitted = calibrate_scores(found, truth, image_ids=found[schema.IMAGE_ID], classes=CLASSES)
+    assert 0.5 < fitted.slope < 3
+    assert fitted.apply([0.1], [0])[0] < 0.5 < fitted.apply([0.9], [0])[0] < 0.99
 
 
 def test_nothing_to_learn_from_is_said():

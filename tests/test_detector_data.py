@@ -11,7 +11,7 @@ import torch
 
 from cxr import schema
 from cxr.detector import augment, data, sampling
-from cxr.detector.prediction import HeldImages
+from cxr.detector.files import HeldImages
 from cxr.errors import AnnotationError, DataError
 from cxr.schema import ClassTable
 
@@ -238,9 +238,11 @@ def test_boxes_move_with_the_pixels(position):
     strong = augment.Augmentation(hflip=0.5, scale=(0.7, 1.6), shift=0.2, multi_scale=(1.0, 0.67))
     image = square_image(20, 30, 50, 60)
     before = image.clone()
+    factor = augment.draw_factor(strong, seed=0, key=(0, position))
     seen, _, targets = augment.augment_batch(
-        image, [(96, 96)], [target([[20, 30, 50, 60]], [1])], [(0, position)], augmentation=strong, seed=0
-    )
+        image, [(96, 96)], [target([[20, 30, 50, 60]], [1])], [(0, position)],
+        augmentation=strong, seed=0, factor=factor,
+    )  # fmt: skip
     rows, columns = np.nonzero(seen[0, 0].numpy() > 0.6)
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     np.testing.assert_allclose(targets[0]["boxes"][0].numpy(), found, atol=1.1)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models import resnet18
+from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.ops import FrozenBatchNorm2d, box_iou
 
 from cxr import schema
-from cxr.detector import anchors, model, weights
+from cxr.detector import anchors, heads, model, weights
 from cxr.detector.checkpoint import read_detector, write_safetensors
 from cxr.detector.ema import WeightAverage
 from cxr.errors import CheckpointError, ParameterError
@@ -111,18 +113,47 @@ def test_the_weighted_loss_is_torchvisions_when_all_weights_are_one():
     logits, deltas = torch.randn(12, 3), torch.randn(12, 12)
     labels, goals = torch.tensor([0, 1, 2] * 4), torch.randn(12, 4)
     expected = fastrcnn_loss(logits, deltas, [labels], [goals])
-    got = model.weighted_roi_loss(logits, deltas, labels, goals, torch.ones(12))
+    got = heads.weighted_roi_loss(logits, deltas, labels, goals, torch.ones(12))
     torch.testing.assert_close((got["loss_classifier"], got["loss_box_reg"]), expected)
 
 
 def test_a_box_of_weight_zero_is_not_learned():
     logits = torch.zeros(2, 3, requires_grad=True)
-    losses = model.weighted_roi_loss(
+    losses = heads.weighted_roi_loss(
         logits, torch.zeros(2, 12), torch.tensor([0, 1]), torch.ones(2, 4), torch.tensor([1.0, 0.0])
     )
     losses["loss_classifier"].backward()
     assert losses["loss_box_reg"] == 0
     assert logits.grad[1].abs().sum() == 0
+
+
+def test_a_network_from_nothing_learns_edges_from_regions_close_to_the_truth():
+    net = network()
+    assert (net.roi_heads.near_truth, net.roi_heads.box_weight) == (4, 2.0)
+    assert network("mobilenet_v3_large_fpn").roi_heads.near_truth == 0
+    true = torch.tensor([[10.0, 20.0, 50.0, 60.0], [0.0, 0.0, 8.0, 8.0]])
+    torch.manual_seed(0)
+    proposed = torch.zeros(3, 4)
+    regions, empty = net.roi_heads.add_gt_proposals([proposed, proposed], [true, true[:0]])
+    assert torch.equal(empty, proposed)
+    assert torch.equal(regions[:5], torch.cat([proposed, true]))
+    overlap = torch.diagonal(box_iou(regions[5:], true.repeat(4, 1)))
+    assert len(overlap) == 8
+    assert overlap.min() > 0.5
+    assert overlap.max() < 1
+
+
+def test_the_loss_of_edges_is_weighed():
+    net = network().train()
+    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    targets = targets_of([[5, 5, 40, 40]], [])
+    losses = []
+    for net.roi_heads.box_weight in (1.0, 3.0):
+        torch.manual_seed(1)
+        losses.append(net(images, [(64, 64)] * 2, targets))
+    assert losses[0]["loss_box_reg"] > 0
+    torch.testing.assert_close(losses[1]["loss_box_reg"], 3 * losses[0]["loss_box_reg"])
+    torch.testing.assert_close(losses[1]["loss_classifier"], losses[0]["loss_classifier"])
 
 
 # -- anchors -----------------------------------------------------------------------------------------
@@ -195,9 +226,39 @@ def test_a_backbone_alone_is_found_under_any_prefix(tmp_path, prefix):
     assert not any(name.startswith("backbone.body") for name in report.missing)
 
 
-def test_no_weights_says_so():
+def test_a_frozen_detector_answers_as_it_did_without_epsilon(tmp_path):
+    """Torchvision's first detectors divide by the bare deviation; a channel that hardly varies shows it."""
+    torch.manual_seed(3)
+    frozen = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
+    )
+    overwrite_eps(frozen, 0.0)
+    frozen.body.bn1.running_var.fill_(2e-5)
+    state = FasterRCNN(frozen, num_classes=91).state_dict()
+    torch.save(state, tmp_path / "coco.pth")
+    net = network("resnet18_fpn").eval()
+    weights.load_weights(net, str(tmp_path / "coco.pth"), architecture_name="resnet18_fpn")
+    grey = torch.rand(1, 64, 24, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(net.backbone.body.bn1(grey), frozen.body.bn1(grey))
+
+
+def test_a_one_channel_stem_is_taken_without_a_bias(tmp_path):
+    backbone = resnet18(weights=None)
+    backbone.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    torch.save(backbone.state_dict(), tmp_path / "grey.pt")
+    net = network("resnet18_fpn")
+    weights.load_weights(net, str(tmp_path / "grey.pt"), architecture_name="resnet18_fpn")
+    assert torch.equal(net.backbone.body.conv1.weight, backbone.conv1.weight)
+    assert net.backbone.body.conv1.bias.abs().sum() == 0
+
+
+def test_no_weights_says_so(caplog):
     report = weights.load_weights(network(), "", architecture_name="light")
     assert report.message == "weights: none, the network starts from random weights"
+    assert not caplog.records
+    weights.load_weights(network("resnet18_fpn"), "", architecture_name="resnet18_fpn")
+    assert "no pretrained weights: resnet18_fpn is far worse without" in caplog.text
 
 
 def test_weights_that_cannot_be_used_are_refused(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,51 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from squares import IMAGES, SQUARES, TABLE, train
 
 from cxr import boxes as box_tools
-from cxr import schema
+from cxr import cli, schema
 from cxr.detector import keeper
+from cxr.detector.calibration import ScoreCalibration
+from cxr.detector.files import HeldImages, image_files, read_ahead
 from cxr.detector.module import DetectorModule, lr_factor
-from cxr.detector.prediction import HeldImages, export_detector, load_detector, predict_files, predict_store
-from cxr.detector.training import TrainingResult, train_detector
-from cxr.errors import CheckpointError, DataError, ParameterError, TrainingError
+from cxr.detector.prediction import export_detector, load_detector, predict_files, predict_store
+from cxr.detector.training import TrainingResult
+from cxr.dicom import IsolatedReader, reasons
+from cxr.errors import CheckpointError, DataError, DicomReadError, ParameterError, TrainingError
 from cxr.schema import ClassTable
-
-SQUARES = ClassTable(("Bright", "Dark", "No finding"))
-
-
-def squares(count: int, *, seed: int = 0) -> tuple[HeldImages, pd.DataFrame]:
-    """Images with one bright and one dark square each, every fourth with none."""
-    rng = np.random.default_rng(seed)
-    images, rows = HeldImages(), []
-    for number in range(count):
-        size = (64, 64) if number % 2 else (64, 48)
-        pixels = rng.integers(110, 140, size).astype(np.uint8)
-        image_id = f"s{number:02d}"
-        if number % 4 == 3:
-            rows.append((image_id, 2, *[np.nan] * 4))
-        else:
-            for class_id, grey in enumerate((240, 10)):
-                side = int(rng.integers(14, 24))
-                x = int(rng.integers(0, size[1] - side))
-                y = class_id * 32 + int(rng.integers(0, 32 - side))
-                pixels[y : y + side, x : x + side] = grey
-                rows.append((image_id, class_id, 2 * x, 2 * y, 2 * (x + side), 2 * (y + side)))
-        images.add(image_id, pixels, (2 * size[0], 2 * size[1]))
-    return images, pd.DataFrame(rows, columns=[schema.IMAGE_ID, schema.CLASS_ID, *schema.BOX_COLUMNS])
-
-
-IMAGES, TABLE = squares(8)
-
-
-def train(out_dir: Path, **changes) -> TrainingResult:
-    arguments = {
-        "classes": SQUARES, "image_size": 64, "epochs": 2, "images_per_epoch": 4, "batch_size": 2,
-        "ema_decay": 0.9,
-    }  # fmt: skip
-    source, table = changes.pop("source", IMAGES), changes.pop("table", TABLE)
-    train_ids, val_ids = changes.pop("train_ids", IMAGES.ids), changes.pop("val_ids", IMAGES.ids[:3])
-    return train_detector(source, table, train_ids, val_ids, out_dir, **(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +149,19 @@ def test_readers_may_teach_each_for_themselves(tmp_path):
         train(tmp_path, readers=["R1"])
 
 
-def test_accumulated_batches_make_one_step(tmp_path):
-    assert train(tmp_path, accumulate=2, val_ids=[], epochs=1).steps == 1
+def test_accumulated_batches_make_one_step_of_their_mean_gradient(tmp_path, monkeypatch):
+    gradients: list[torch.Tensor] = []
+
+    def take(self, optimizer):
+        gradients.append(self.net.roi_heads.box_predictor.cls_score.bias.grad.clone())
+
+    monkeypatch.setattr(DetectorModule, "on_before_optimizer_step", take, raising=False)
+    arguments = {"val_ids": [], "epochs": 1, "batch_norm": "frozen", "clip_norm": 0.0}
+    assert train(tmp_path / "two", accumulate=2, **arguments).steps == 1
+    assert train(tmp_path / "one", learning_rate=1e-12, **arguments).steps == 2
+    both, first, second = gradients
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(both, (first + second) / 2, rtol=1e-3, atol=1e-6)
 
 
 def test_a_second_stage_starts_from_a_checkpoint(tmp_path, trained):
@@ -258,7 +239,7 @@ def test_detections_are_in_original_pixels_and_sorted(detector):
     assert set(table[schema.CLASS_ID]) <= {0, 1}
     assert table.groupby(schema.IMAGE_ID).size().max() == 7
     assert (table.groupby(schema.IMAGE_ID)[schema.SCORE].diff().dropna() <= 0).all()
-    narrow = table[table[schema.IMAGE_ID] == "s00"]
+    narrow = predict_store(detector, IMAGES, ["s00"], score_threshold=0.0)
     assert narrow["x_max"].max() <= 96
     assert 64 < narrow["y_max"].max() <= 128
 
@@ -271,40 +252,66 @@ def test_nothing_to_look_at_gives_an_empty_table(detector):
         predict_store(detector, IMAGES, ["gone"])
 
 
+BOX = {
+    "boxes": torch.tensor([[4.0, 4.0, 20.0, 20.0]]),
+    "labels": torch.tensor([1]),
+    "scores": torch.tensor([0.8]),
+}
+NOTHING = {name: value[:0] for name, value in BOX.items()}
+
+
+def answer_with(monkeypatch, detector, *answers: dict) -> list[torch.Tensor]:
+    """Let the network give these answers, one a view; returns the images that it was shown."""
+    shown: list[torch.Tensor] = []
+    left = iter(answers)
+
+    def forward(self, images, sizes, targets=None):
+        shown.append(images.clone())
+        return [next(left)]
+
+    monkeypatch.setattr(type(detector.net), "forward", forward)
+    return shown
+
+
 def test_a_view_that_sees_nothing_counts_against_a_box(detector, monkeypatch):
-    once = predict_store(detector, IMAGES, ["s00"], score_threshold=0.0)
-    best = once.iloc[0]
-
-    def blind(net, found):
-        return lambda images, sizes: found
-
-    seen = {
-        "boxes": torch.tensor([[4.0, 4.0, 20.0, 20.0]]), "labels": torch.tensor([1]),
-        "scores": torch.tensor([0.8]),
-    }  # fmt: skip
-    nothing = {name: value[:0] for name, value in seen.items()}
-    results = iter([[seen], [nothing]])
-    monkeypatch.setattr(
-        type(detector.net), "forward", lambda self, images, sizes, targets=None: next(results)
-    )
+    answer_with(monkeypatch, detector, BOX, NOTHING)
     table = predict_store([detector, detector], IMAGES, ["s00"])
     assert table[schema.SCORE].tolist() == pytest.approx([0.4])
     assert table[schema.BOX_COLUMNS].to_numpy().tolist() == [[8, 8, 40, 40]]
-    assert best[schema.SCORE] >= 0
 
 
-def test_views_are_fused_and_mirrors_come_back(detector):
-    plain = predict_store(detector, IMAGES, IMAGES.ids)
-    twice = predict_store([detector, detector], IMAGES, IMAGES.ids)
-    assert len(twice) <= len(plain)
-    views = predict_store(detector, IMAGES, IMAGES.ids, flip=True, scales=(1.0, 1.5))
-    assert set(views[schema.IMAGE_ID]) <= set(IMAGES.ids)
+def test_a_mirror_image_comes_back_from_the_other_side(detector, monkeypatch):
+    """Image s00 is 48 px wide: a box 4 px from its left is 4 px from its right in the mirror."""
+    shown = answer_with(monkeypatch, detector, BOX, {**BOX, "boxes": torch.tensor([[28.0, 4.0, 44.0, 20.0]])})
+    table = predict_store(detector, IMAGES, ["s00"], flip=True)
+    assert torch.equal(shown[1][..., :48], shown[0][..., :48].flip(-1))
+    assert table[schema.SCORE].tolist() == pytest.approx([0.8])
+    assert table[schema.BOX_COLUMNS].to_numpy() == pytest.approx(np.array([[8, 8, 40, 40]]))
+
+
+def test_another_scale_comes_back_in_the_same_pixels(detector, monkeypatch):
+    shown = answer_with(monkeypatch, detector, BOX, {**BOX, "boxes": 1.5 * BOX["boxes"]})
+    table = predict_store(detector, IMAGES, ["s00"], scales=(1.0, 1.5))
+    assert [tuple(images.shape[-2:]) for images in shown] == [(64, 64), (96, 96)]
+    assert table[schema.SCORE].tolist() == pytest.approx([0.8])
+    assert table[schema.BOX_COLUMNS].to_numpy() == pytest.approx(np.array([[8, 8, 40, 40]]))
+
+
+def test_a_calibration_counts_before_detectors_are_fused(detector, monkeypatch):
+    sure = dataclasses.replace(detector, calibration=ScoreCalibration(1.0, (-20.0, 0.0)))
+    answer_with(monkeypatch, detector, BOX, BOX)
+    table = predict_store([sure, detector], IMAGES, ["s00"])
+    assert table[schema.SCORE].tolist() == pytest.approx([0.4], abs=1e-4)
 
 
 def test_how_views_are_fused_can_be_chosen(detector):
-    plain = predict_store(detector, IMAGES, IMAGES.ids[:2])
+    some = {"score_threshold": 0.3, "max_boxes": 1000}
+    plain = predict_store(detector, IMAGES, IMAGES.ids[:2], **some)
     pair = [detector, detector]
-    both = {name: predict_store(pair, IMAGES, IMAGES.ids[:2], model_fusion=name) for name in ("union", "nms")}
+    both = {
+        name: predict_store(pair, IMAGES, IMAGES.ids[:2], model_fusion=name, **some)
+        for name in ("union", "nms")
+    }
     assert len(both["union"]) == 2 * len(plain) > 0, "every box of either"
     assert both["union"][schema.SCORE].max() == plain[schema.SCORE].max(), "equal weights leave scores alone"
     assert len(both["nms"]) < len(both["union"])
@@ -346,10 +353,50 @@ def test_files_and_folders_are_predicted_and_bad_files_reported(tmp_path, detect
     assert set(found[schema.IMAGE_ID]) == set(IMAGES.ids[:3])
     assert failures.columns.tolist() == ["file", "reason", "message"]
     assert [Path(f).name for f in failures["file"]] == ["broken.png"]
-    one, _ = predict_files(detector, [folder / "s01.png"], score_threshold=0.0)
+    one, _ = predict_files(detector, [folder / "s01.png"], score_threshold=0.0, readers=1)
     held = HeldImages()
     held.add("s01", IMAGES["s01"], IMAGES["s01"].shape)
     pd.testing.assert_frame_equal(one, predict_store(detector, held, ["s01"], score_threshold=0.0))
+
+
+def test_a_decoder_that_crashes_takes_nobody_along(tmp_path, detector, monkeypatch):
+    """Files are read elsewhere, some while others are looked at; each answer stays with its file."""
+    load = IsolatedReader.load
+
+    def crash(self, path, *, longest_side=None):
+        if path.stem == "s02":
+            raise DicomReadError(reasons.CRASHED, "s02.png: reading it ended the reader process twice")
+        return load(self, path, longest_side=longest_side)
+
+    monkeypatch.setattr(IsolatedReader, "load", crash)
+    for image_id in IMAGES.ids[:6]:
+        cv2.imwrite(str(tmp_path / f"{image_id}.png"), IMAGES[image_id])
+    chunks = list(read_ahead(list(image_files(tmp_path)[0].items()), longest_side=64, chunk=2, readers=2))
+    assert [held.ids for held, *_ in chunks] == [["s00", "s01"], ["s03"], ["s04", "s05"]]
+    assert [[f[1] for f in failures] for _, failures, _ in chunks] == [[], ["crashed"], []]
+    assert [count for *_, count in chunks] == [2, 2, 2]
+    np.testing.assert_array_equal(chunks[2][0]["s05"], IMAGES["s05"])
+
+
+def test_predict_fuses_detectors_and_export_writes_them(tmp_path, trained, monkeypatch, capsys):
+    """The command's own way to the same: a run's detector, exported, looked at twice over."""
+    home = tmp_path / "run" / schema.CHECKPOINTS_DIR / "fold0"
+    shutil.copytree(trained.best.parent, home)
+    cv2.imwrite(str(tmp_path / "s01.png"), IMAGES["s01"])
+    exported, found = tmp_path / "nets" / "fold0.safetensors", tmp_path / "found"
+    for arguments in (
+        ["export", tmp_path / "run", exported.parent, "--format", "safetensors"],
+        ["predict", exported, tmp_path / "s01.png", "--with", home / "best.ckpt", "--scale", 1.5, "--flip",
+         "--max-boxes", 3, "--batch-size", 1, "--score-threshold", 0, "--out", found, "--device", "cpu"],
+    ):  # fmt: skip
+        cli.app(args=list(map(str, arguments)), standalone_mode=False)
+    detector = load_detector(exported, device="cpu")
+    expected, _ = predict_files(
+        [detector] * 2, tmp_path / "s01.png", flip=True, scales=(1.0, 1.5), max_boxes=3, score_threshold=0.0
+    )
+    got = pd.read_csv(found / "predictions.csv")
+    assert len(got) == len(expected) == 3
+    assert got[schema.SCORE].to_numpy() == pytest.approx(expected[schema.SCORE].to_numpy(), abs=1e-4)
 
 
 def test_paths_are_checked(tmp_path, detector):
@@ -388,7 +435,8 @@ def test_inference_needs_no_lightning(tmp_path, detector):
 TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_detector_training import IMAGES, SQUARES, TABLE
+from squares import IMAGES, SQUARES, TABLE
+from cxr.detector.calibration import ScoreCalibration
 from cxr.detector.module import DetectorModule
 from cxr.detector.training import train_detector
 
@@ -400,7 +448,7 @@ def spy(self, whole=DetectorModule.on_validation_epoch_end):
 
 DetectorModule.on_validation_epoch_end = spy
 train_detector(IMAGES, TABLE, IMAGES.ids, IMAGES.ids[:5], {out!r}, classes=SQUARES, image_size=64, epochs=2,
-               images_per_epoch=8, batch_size=2, accelerator="cpu")
+               images_per_epoch=8, batch_size=2, accelerator="cpu", batch_norm="frozen")
 """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -112,3 +114,17 @@ def test_progress_keeps_its_pause_and_shows_the_end(
     for done in (0, 1, 3):
         show(done, 3)
     assert capsys.readouterr().err.splitlines() == ["0/3 images", "3/3 images, 0.3/s, 0:00 left"]
+
+
+def test_messages_are_seen_in_a_kernel(project: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    logger = logging.getLogger("cxr")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    monkeypatch.setattr(logger, "propagate", False)  # pytest listens at the root
+    RunDir("outputs/x", "01_eda")
+    logger.info("unseen outside a kernel")
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    for name in ("01_eda", "02_preprocess"):
+        RunDir("outputs/x", name)
+    logger.info("seen once")
+    assert capsys.readouterr().err == "seen once\n"

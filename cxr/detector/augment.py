@@ -14,11 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+from cxr.detector.data import padded
 from cxr.schema import ClassTable
+
+MIN_SIDE = 1.0
+"""Shortest side, in network pixels, of a box to learn; one that augmentation makes smaller is left out."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Augmentation:
         contrast: Largest relative change of contrast.
         gamma: Largest exponent is 1 + gamma, the smallest its reciprocal.
         noise: Largest standard deviation of added noise, in shares of full white.
-        multi_scale: Factors for the size of a whole batch, one drawn at random.
+        multi_scale: Factors for the size of a whole batch, one drawn at random (`draw_factor`).
     """
 
     hflip: float = 0.0
@@ -76,6 +81,7 @@ def augment_batch(
     *,
     augmentation: Augmentation,
     seed: int,
+    factor: float = 1.0,
 ) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
     """A batch as it would look from elsewhere, under another exposure.
 
@@ -86,6 +92,7 @@ def augment_batch(
         keys: (epoch, position) of each image.
         augmentation: What to do.
         seed: Any integer from 0.
+        factor: New size of the whole batch relative to its own, see `draw_factor`; 1 keeps its pixels.
 
     Returns:
         Images float32 in [0, 1], sizes, targets.
@@ -98,11 +105,23 @@ def augment_batch(
         image, target = _geometry(image, target, augmentation, rng)
         changed[place, :, :rows, :columns] = _intensity(image, augmentation, rng)
         moved.append(target)
-    rng = np.random.default_rng([seed, *keys[0], 2])
-    factor = augmentation.multi_scale[rng.integers(len(augmentation.multi_scale))]
-    if factor == 1:
-        return changed, list(sizes), moved
-    return _resize(changed, sizes, moved, factor)
+    new_sizes = list(sizes)
+    if factor != 1:
+        changed, new_sizes, moved = _resize(changed, sizes, moved, factor)
+    return changed, new_sizes, [_large_enough(target) for target in moved]
+
+
+def draw_factor(augmentation: Augmentation, *, seed: int, key: tuple[int, int]) -> float:
+    """The size of one batch out of `augmentation.multi_scale`; `key` is its epoch and step."""
+    rng = np.random.default_rng([seed, *key, 2])
+    return augmentation.multi_scale[rng.integers(len(augmentation.multi_scale))]
+
+
+def _large_enough(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The boxes with both sides of a pixel or more: the logarithm of a thinner one spoils the loss."""
+    boxes = target["boxes"]
+    keep = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
+    return {name: value[keep] for name, value in target.items()}
 
 
 def _geometry(
@@ -126,8 +145,7 @@ def _geometry(
     move = {"angle": angle, "translate": [dx, dy], "scale": scale, "shear": [0.0, 0.0]}
     image = v2.affine(image, interpolation=InterpolationMode.BILINEAR, **move)
     boxes = v2.clamp_bounding_boxes(v2.affine(boxes, **move)).as_subclass(Tensor)
-    keep = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
-    return image, {"boxes": boxes[keep], "labels": labels[keep], "weights": weights[keep]}
+    return image, {"boxes": boxes, "labels": labels, "weights": weights}
 
 
 def _keep_whole(
@@ -173,12 +191,13 @@ def _intensity(image: Tensor, augmentation: Augmentation, rng: np.random.Generat
 def _resize(
     images: Tensor, sizes: Sequence[tuple[int, int]], targets: list[dict[str, Tensor]], factor: float
 ) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
-    """The whole batch at another size, padding still a multiple of the network's stride."""
-    from_size = images.shape[-2:]
-    to_size = [max(32, round(side * factor / 32) * 32) for side in from_size]
-    y, x = to_size[0] / from_size[0], to_size[1] / from_size[1]
-    images = torch.nn.functional.interpolate(images, size=to_size, mode="bilinear", antialias=True)
+    """The whole batch at another size: resized alike in both directions, then padded anew."""
+    rows, columns = (max(1, round(side * factor)) for side in images.shape[-2:])
+    y, x = rows / images.shape[-2], columns / images.shape[-1]
+    images = functional.interpolate(images, size=(rows, columns), mode="bilinear", antialias=True)
+    new_sizes = [(max(1, round(h * y)), max(1, round(w * x))) for h, w in sizes]
+    height, width = padded(max(h for h, _ in new_sizes)), padded(max(w for _, w in new_sizes))
+    more = (0, max(0, width - columns), 0, max(0, height - rows))
+    images = functional.pad(images[..., :height, :width].clamp(0, 1), more)
     ratio = torch.tensor([x, y, x, y], dtype=torch.float32, device=images.device)
-    scaled = [{**target, "boxes": target["boxes"] * ratio} for target in targets]
-    new_sizes = [(max(1, round(rows * y)), max(1, round(columns * x))) for rows, columns in sizes]
-    return images.clamp_(0, 1), new_sizes, scaled
+    return images, new_sizes, [{**target, "boxes": target["boxes"] * ratio} for target in targets]

@@ -16,7 +16,6 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
 from cxr import metrics, schema
-from cxr.detector.data import class_ids_of
 from cxr.errors import DataError
 from cxr.schema import ClassTable
 
@@ -40,9 +39,12 @@ class ScoreCalibration:
         certain = logit(np.clip(np.asarray(scores, dtype=np.float64), _EDGE, 1 - _EDGE))
         return expit(self.slope * certain + np.asarray(self.offsets)[np.asarray(class_ids, dtype=np.int64)])
 
-    def apply_labels(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """As `apply`, for detector labels."""
-        return self.apply(scores, class_ids_of(labels))
+    def apply_table(self, detections: pd.DataFrame) -> pd.DataFrame:
+        """Detections (`schema.DETECTION_COLUMNS`) with probabilities for scores, best first in each image."""
+        scores = self.apply(detections[schema.SCORE], detections[schema.CLASS_ID])
+        images = pd.factorize(detections[schema.IMAGE_ID])[0]
+        order = np.lexsort((-scores, images))
+        return detections.assign(**{schema.SCORE: scores}).iloc[order].reset_index(drop=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
@@ -66,7 +68,7 @@ def calibrate_scores(
     """Fit a detector's calibration on images it was not trained on.
 
     A logistic regression of "this box is the hit of a true box" on the score's logit, with one
-    slope for all classes and an offset a class that is drawn towards their common one.
+    slope for all classes, drawn towards 1, and an offset a class, drawn towards their common one.
 
     Args:
         detections: `schema.DETECTION_COLUMNS` of these images, low scores included.
@@ -100,11 +102,12 @@ def calibrate_scores(
         pull = -sign * expit(-margin)
         gradient = np.concatenate(
             [
-                [(pull * slope * certain).sum(), pull.sum()],
+                [(pull * slope * certain).sum() + shrinkage * values[0], pull.sum()],
                 np.bincount(label, pull, len(ids)) + shrinkage * extra,
             ]
         )
-        return -log_expit(margin).sum() + 0.5 * shrinkage * (extra**2).sum(), gradient
+        prior = 0.5 * shrinkage * ((extra**2).sum() + values[0] ** 2)
+        return -log_expit(margin).sum() + prior, gradient
 
     found = minimize(cost, np.zeros(2 + len(ids)), jac=True, method="L-BFGS-B").x
     return ScoreCalibration(float(np.exp(found[0])), tuple((found[1] + found[2:]).tolist()))

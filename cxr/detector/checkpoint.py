@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,6 +49,18 @@ def read_detector(path: Path) -> tuple[GreyFasterRCNN, DetectorSpec, str]:
             f"{path}: the weights do not fit the network described in the file: {error}"
         ) from error
     return net.eval(), spec, digest
+
+
+def is_detector(path: Path) -> bool:
+    """Whether a file is a detector trained here, and not weights of other origin."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return (file.metadata() or {}).get("format") == FORMAT
+        parameters = read_checkpoint(path).get("hyper_parameters")
+    except Exception:  # safetensors raises its own type; whoever loads the file will say what is wrong
+        return False
+    return isinstance(parameters, dict) and "spec" in parameters
 
 
 def write_safetensors(net: GreyFasterRCNN, spec: DetectorSpec, path: Path) -> str:
@@ -107,10 +118,3 @@ def _read_lightning(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:
         DetectorSpec.from_dict(parameters["spec"]),
         {name.removeprefix(home): value for name, value in state.items() if name.startswith(home)},
     )
-
-
-def pick_device(device: str) -> torch.device:
-    """A device by name; "auto" is the first CUDA device, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)

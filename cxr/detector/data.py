@@ -344,7 +344,13 @@ def make_loader(
         persistent_workers=num_workers > 0,
         prefetch_factor=4 if num_workers > 0 else None,
         pin_memory=pin_memory,
+        worker_init_fn=_one_thread,
     )
+
+
+def _one_thread(worker: int) -> None:
+    """OpenCV's own threads, in each of several workers, would fight over the cores."""
+    cv2.setNumThreads(0)
 
 
 def detection_table(found: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) -> pd.DataFrame:

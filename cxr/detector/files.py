@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from cxr import preprocess
-from cxr.errors import DataError
+from cxr.detector.data import network_image
+from cxr.dicom import Radiograph
+from cxr.errors import CxrError, DataError
 from cxr.preprocess import image_id_of
+from cxr.preprocess.batch import ReaderPool
+
+log = logging.getLogger("cxr")
+
+SECONDS_PER_FILE = 60.0
+"""A file that takes longer to read is a failure."""
 
 
 class HeldImages:
@@ -73,3 +85,48 @@ def image_files(files: Path | str | Sequence[Path | str]) -> tuple[dict[str, Pat
         if other != path:
             doubles[path] = other
     return named, doubles
+
+
+def read_ahead(
+    paths: Sequence[tuple[str, Path]], *, longest_side: int, chunk: int, readers: int = 0
+) -> Iterator[tuple[HeldImages, list[tuple[str, str, str]], int]]:
+    """Read image files in other processes, the next chunk while the caller works on this one.
+
+    A decoder that aborts ends its process, not this one.
+
+    Args:
+        paths: Image ids and files.
+        longest_side: Longer side of the images held, in pixels.
+        chunk: Files in a chunk.
+        readers: Reading processes; 0 for one a core, at most 4.
+
+    Yields:
+        The images of a chunk, its failures (file, reason, message), and the number of its files.
+    """
+    number = min(readers or min(4, os.cpu_count() or 1), len(paths))
+    chunks = [paths[start : start + chunk] for start in range(0, len(paths), chunk)]
+    with closing(ReaderPool()) as pool, ThreadPoolExecutor(max(1, number)) as threads:
+
+        def read(path: Path) -> Radiograph:
+            with pool.borrow(SECONDS_PER_FILE) as reader:
+                return reader.load(path, longest_side=longest_side)
+
+        def begin(part: Sequence[tuple[str, Path]]) -> list[tuple[str, Path, Future[Radiograph]]]:
+            return [(image_id, path, threads.submit(read, path)) for image_id, path in part]
+
+        waiting = begin(chunks[0]) if chunks else []
+        for following in [*chunks[1:], []]:
+            current, waiting = waiting, begin(following)
+            held = HeldImages()
+            failures: list[tuple[str, str, str]] = []
+            for image_id, path, reading in current:
+                try:
+                    radiograph = reading.result()
+                except CxrError as error:
+                    reason = getattr(error, "reason", type(error).__name__)
+                    failures.append((str(path), str(reason), str(error)))
+                    log.warning("%s left out: %s", path, error)
+                else:
+                    pixels = network_image(radiograph.pixels, longest_side)
+                    held.add(image_id, pixels, radiograph.original_size)
+            yield held, failures, len(current)

@@ -155,6 +155,9 @@ class Keeper(pl.Callback):
         log.info(
             "%s%s, %.0f s", done, "" if math.isnan(value) else f", val mAP@0.4 {value:.3f}", self.seconds
         )
+        if trainer.logger is not None:  # the losses get there by themselves
+            shown = {"val_map": value, "learning_rate": row["learning_rate"]}
+            trainer.logger.log_metrics({n: v for n, v in shown.items() if not math.isnan(v)}, row["step"])
         if trainer.is_global_zero:
             unfinished = self.out_dir / (METRICS + ".part")
             pd.DataFrame(self._rows).to_csv(unfinished, index=False)

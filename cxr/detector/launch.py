@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from cxr.detector.device import half_type
 from cxr.detector.keeper import Keeper
 from cxr.errors import ParameterError
 
+log = logging.getLogger("cxr")
 
-def world_size(accelerator: str, devices: int | str, num_nodes: int) -> int:
-    """How many processes will train together."""
-    if "WORLD_SIZE" in os.environ:  # started by torchrun
-        return int(os.environ["WORLD_SIZE"])
-    if isinstance(devices, int):
-        return max(1, devices if devices > 0 else torch.cuda.device_count()) * num_nodes
-    on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return (torch.cuda.device_count() if on_cuda else 1) * num_nodes
+
+@dataclass(frozen=True)
+class Machine:
+    """The processes that train together.
+
+    Attributes:
+        accelerator: As Lightning's.
+        devices: Processes on each node.
+        num_nodes: Nodes.
+    """
+
+    accelerator: str
+    devices: int
+    num_nodes: int
+
+    @property
+    def world(self) -> int:
+        """Processes in all."""
+        return self.devices * self.num_nodes
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether they work on CUDA devices."""
+        return self.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def find_machine(accelerator: str, devices: int | str, num_nodes: int) -> Machine:
+    """What Lightning's three words mean here: `torchrun` overrules them, "auto" is all devices.
+
+    In a notebook "auto" is one device: its kernel has touched CUDA already, so no process that
+    could use another device can be started from it.
+
+    Args:
+        accelerator: As Lightning's.
+        devices: A number, -1 for all, or "auto".
+        num_nodes: Nodes.
+    """
+    if "WORLD_SIZE" in os.environ:  # started by torchrun, which says how many there are
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+        return Machine(accelerator, local, int(os.environ["WORLD_SIZE"]) // local)
+    there = torch.cuda.device_count() if Machine(accelerator, 1, 1).on_cuda else 1
+    if devices == "auto" and there > 1 and hasattr(builtins, "__IPYTHON__"):
+        log.warning("a notebook trains on one of the %d devices; `cxr train` uses them all", there)
+        there = 1
+    return Machine(accelerator, there if devices in ("auto", -1, "-1") else max(1, int(devices)), num_nodes)
 
 
 def make_trainer(
@@ -29,9 +70,7 @@ def make_trainer(
     keeper: Keeper,
     *,
     epochs: int,
-    accelerator: str,
-    devices: int | str,
-    num_nodes: int,
+    machine: Machine,
     precision: str,
     accumulate: int,
     clip_norm: float,
@@ -43,10 +82,9 @@ def make_trainer(
         out_dir: For TensorBoard's files.
         keeper: Writes checkpoints and metrics.
         epochs: Passes.
-        accelerator: As Lightning's, like the next two; `torchrun` overrules those.
-        devices: A number or "auto".
-        num_nodes: Machines.
-        precision: "auto" is bf16 autocast on CUDA and float32 elsewhere; else as Lightning's.
+        machine: Where it runs.
+        precision: "auto" is 16-bit autocast on CUDA (see `device.half_type`) and float32 elsewhere;
+            else as Lightning's.
         accumulate: Batches an optimiser step.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
         tensorboard: Also log for TensorBoard.
@@ -54,14 +92,9 @@ def make_trainer(
     Raises:
         ParameterError: TensorBoard is asked for and not installed.
     """
-    on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     if precision == "auto":
-        precision = "bf16-mixed" if on_cuda and torch.cuda.is_bf16_supported() else "32-true"
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun says how many processes and nodes there are
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
-    elif devices == "auto" and not on_cuda:
-        devices = 1
+        kind = half_type(torch.device("cuda")) if machine.on_cuda else None
+        precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[kind]
     logger: Any = False
     if tensorboard:
         try:
@@ -74,9 +107,9 @@ def make_trainer(
         logging.getLogger(name).setLevel(logging.WARNING)
     return pl.Trainer(
         max_epochs=epochs,
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.num_nodes,
         precision=precision,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip_norm or None,
@@ -88,5 +121,5 @@ def make_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        benchmark=on_cuda or None,
+        benchmark=machine.on_cuda or None,
     )

@@ -13,15 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RPNHead
 
+from cxr.detector.heads import ExactPredictor, ExactRPNHead, WeightedRoIHeads
 from cxr.detector.light import LightBackbone, light_parts
 from cxr.errors import CheckpointError, ParameterError
 from cxr.schema import ClassTable
@@ -82,66 +80,11 @@ class DetectorSpec:
             raise CheckpointError(f"the checkpoint's description lacks {error}") from error
 
 
-class WeightedRoIHeads(RoIHeads):
-    """Torchvision's second stage, with a weight for each target box in the training loss."""
-
-    def forward(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Losses in training, detections otherwise; `targets` may carry `weights` (N,)."""
-        if not self.training:
-            return super().forward(features, proposals, image_shapes, targets)
-        proposals, matched, labels, regression_targets = self.select_training_samples(proposals, targets)
-        weights = torch.cat(
-            [
-                torch.where(
-                    label > 0,
-                    target["weights"][match]
-                    if len(target["weights"])
-                    else torch.ones_like(match, dtype=torch.float32),
-                    torch.ones((), device=label.device),
-                )
-                for label, match, target in zip(labels, matched, targets or [], strict=True)
-            ]
-        )
-        logits, deltas = self.box_predictor(
-            self.box_head(self.box_roi_pool(features, proposals, image_shapes))
-        )
-        return [], weighted_roi_loss(
-            logits, deltas, torch.cat(labels), torch.cat(regression_targets), weights
-        )
-
-
-def weighted_roi_loss(
-    logits: Tensor, deltas: Tensor, labels: Tensor, regression_targets: Tensor, weights: Tensor
-) -> dict[str, Tensor]:
-    """Torchvision's `fastrcnn_loss` with a weight for each region; equal to it when all are 1.
-
-    Args:
-        logits: (R, C) class scores before the softmax, background first.
-        deltas: (R, 4 C) box corrections.
-        labels: int64 (R,).
-        regression_targets: (R, 4).
-        weights: float (R,).
-
-    Returns:
-        `loss_classifier` and `loss_box_reg`, scalars.
-    """
-    per_region = F.cross_entropy(logits, labels, reduction="none")
-    loss_classifier = (per_region * weights).sum() / weights.sum().clamp(min=1e-6)
-    positive = torch.where(labels > 0)[0]
-    chosen = deltas.reshape(len(labels), -1, 4)[positive, labels[positive]]
-    per_box = F.smooth_l1_loss(chosen, regression_targets[positive], beta=1 / 9, reduction="none").sum(dim=1)
-    loss_box_reg = (per_box * weights[positive]).sum() / max(1, len(labels))
-    return {"loss_classifier": loss_classifier, "loss_box_reg": loss_box_reg}
-
-
 class GreyFasterRCNN(nn.Module):
     """Faster R-CNN over a padded batch of one-channel images.
+
+    Under autocast convolutions and linear layers work in 16 bits, but boxes never do: bfloat16
+    has 8 bits of precision, which beyond 512 px is a grid of 4 px on which small boxes vanish.
 
     Args:
         parts: A torchvision model to take `backbone`, `rpn` and `roi_heads` from.
@@ -152,10 +95,11 @@ class GreyFasterRCNN(nn.Module):
         self.backbone = parts.backbone
         self.rpn = parts.rpn
         heads = parts.roi_heads
+        last = heads.box_predictor.cls_score
         self.roi_heads = WeightedRoIHeads(
             heads.box_roi_pool,
             heads.box_head,
-            heads.box_predictor,
+            ExactPredictor(last.in_features, last.out_features),
             fg_iou_thresh=heads.proposal_matcher.high_threshold,
             bg_iou_thresh=heads.proposal_matcher.low_threshold,
             batch_size_per_image=heads.fg_bg_sampler.batch_size_per_image,
@@ -186,7 +130,8 @@ class GreyFasterRCNN(nn.Module):
         """
         batch = normalise(images, sizes)
         listed = ImageList(batch, list(sizes))
-        features = self.backbone(batch)
+        # Anchors, proposals and targets take their precision from the feature maps.
+        features = {name: level.float() for name, level in self.backbone(batch).items()}
         proposals, rpn_losses = self.rpn(listed, features, targets)
         detections, roi_losses = self.roi_heads(features, proposals, listed.image_sizes, targets)
         return {**rpn_losses, **roi_losses} if self.training else detections
@@ -252,6 +197,8 @@ class Architecture:
         stem: Path of the colour network's first convolution; empty for none.
         learning_rate: For AdamW at batch size 4; other sizes follow from it.
         coco: Name of torchvision's published weights for the whole detector; empty for none.
+        box_weight: See `WeightedRoIHeads`, as for the next.
+        near_truth: Regions close to the truth that a network learns from which starts from nothing.
     """
 
     build: Callable[[int], FasterRCNN]
@@ -261,6 +208,8 @@ class Architecture:
     stem: str = ""
     learning_rate: float = 1e-4
     coco: str = ""
+    box_weight: float = 1.0
+    near_truth: int = 0
 
 
 def _resnet(name: str) -> Callable[[int], FasterRCNN]:
@@ -286,7 +235,9 @@ def _mobilenet(n_labels: int) -> FasterRCNN:
 _PYRAMID = (4, 8, 16, 32, 64)
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "light": Architecture(light_parts, LightBackbone.strides, learning_rate=1e-3),
+    "light": Architecture(
+        light_parts, LightBackbone.strides, learning_rate=1e-3, box_weight=2.0, near_truth=4
+    ),
     "mobilenet_v3_large_fpn": Architecture(
         _mobilenet,
         (32, 32, 64),
@@ -341,12 +292,13 @@ def build_network(spec: DetectorSpec) -> GreyFasterRCNN:
         )
     parts = entry.build(len(spec.class_names))
     parts.rpn.anchor_generator = _anchors(spec.anchor_sizes, spec.aspect_ratios)
-    parts.rpn.head = RPNHead(
+    parts.rpn.head = ExactRPNHead(
         parts.backbone.out_channels,
         parts.rpn.anchor_generator.num_anchors_per_location()[0],
         conv_depth=entry.rpn_depth,
     )
     net = GreyFasterRCNN(parts)
+    net.roi_heads.box_weight, net.roi_heads.near_truth = entry.box_weight, entry.near_truth
     if entry.stem:
         owner, _, name = entry.stem.rpartition(".")
         setattr(net.get_submodule(owner), name, _grey_stem(net.get_submodule(entry.stem)))
@@ -357,10 +309,18 @@ def _anchors(sizes: tuple[tuple[float, ...], ...], ratios: tuple[float, ...]) ->
     return AnchorGenerator(tuple(tuple(level) for level in sizes), (tuple(ratios),) * len(sizes))
 
 
+def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch normalisations of a network."""
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
 def freeze_batch_norm(net: nn.Module) -> None:
-    """Batch normalisation as a fixed affine map: statistics and parameters stay what they are."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+    """Make batch normalisation a fixed affine map: statistics and parameters stay what they are.
+
+    Call it before training starts, since a distributed training fixes the list of parameters that
+    have gradients then; `train()` puts the layers back into training mode, so `eval()` them after it.
+    """
+    for module in batch_norms(net):
+        module.eval()
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)

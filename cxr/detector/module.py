@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cxr import metrics, schema
-from cxr.detector.augment import Augmentation, augment_batch
+from cxr.detector.augment import Augmentation, augment_batch, draw_factor
 from cxr.detector.data import (
     ImageSource,
     RadiographDataset,
@@ -24,7 +24,8 @@ from cxr.detector.data import (
     to_original,
 )
 from cxr.detector.ema import WeightAverage
-from cxr.detector.model import DetectorSpec, build_network, freeze_batch_norm
+from cxr.detector.heads import set_answers
+from cxr.detector.model import DetectorSpec, batch_norms, build_network, freeze_batch_norm
 from cxr.detector.sampling import EpochBatches, image_weights
 from cxr.errors import TrainingError
 
@@ -68,8 +69,8 @@ class DetectionData(pl.LightningDataModule):
         images_per_epoch: 0 for one pass over the images with boxes.
         negative_fraction: Share of an epoch without boxes; negative keeps the data's share.
         class_balance: See `image_weights`.
-        oversize: The images are loaded this much larger than `spec.image_size`, for
-            training at several scales.
+        load_size: Longer side of the training images as loaded, in pixels; they may be larger
+            than the network's, for training at several scales.
         num_workers: Loading processes; 0 loads in this one.
         cache_mib: See `RadiographDataset`.
         seed: Any integer from 0.
@@ -89,17 +90,18 @@ class DetectionData(pl.LightningDataModule):
         images_per_epoch: int,
         negative_fraction: float,
         class_balance: float,
-        oversize: float,
+        load_size: int,
         num_workers: int,
         cache_mib: int,
         seed: int,
     ) -> None:
         super().__init__()
-        size = round(spec.image_size * oversize)
         targets = build_targets(
-            train_table, train_ids, source, image_size=size, classes=spec.classes, label_mode=label_mode
+            train_table, train_ids, source, image_size=load_size, classes=spec.classes, label_mode=label_mode
         )
-        self.train_set = RadiographDataset(source, train_ids, targets, image_size=size, cache_mib=cache_mib)
+        self.train_set = RadiographDataset(
+            source, train_ids, targets, image_size=load_size, cache_mib=cache_mib
+        )
         self.val_set = RadiographDataset(
             source, val_ids, None, image_size=spec.image_size, cache_mib=cache_mib // 2
         )
@@ -143,11 +145,15 @@ class DetectionData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Any:
-        """This process's share of the validation images; no image is in two shares."""
+        """This process's share of the validation images; no image is in two shares.
+
+        Where there are fewer batches than processes, those without one look at the first, too: an
+        empty share would end Lightning's loop early. What is found there counts once all the same.
+        """
         batches = like_shape_batches(self.val_set.sizes(), 2 * self.batch_size)
         return make_loader(
             self.val_set,
-            batches[self.trainer.global_rank :: self.trainer.world_size],
+            batches[self.trainer.global_rank :: self.trainer.world_size] or batches[:1],
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -204,12 +210,17 @@ class DetectorModule(pl.LightningModule):
             **{name: tuple(v) if isinstance(v, list) else v for name, v in augmentation.items()}
         )
         self.budget_used = 0.0  # share of a time budget that is over; 0 where there is none
+        self._averaged = 0  # optimiser steps that the weight average has taken in
         self.val_map = math.nan
         self.val_detections = pd.DataFrame(columns=schema.DETECTION_COLUMNS)
         self._found: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def start_average(self) -> None:
-        """Begin the weight average from the network as it is now; call after loading weights."""
+    def prepare(self) -> None:
+        """Make ready to train the network as it is now; call after loading weights, before fitting."""
+        if self.hparams.batch_norm == "frozen":
+            freeze_batch_norm(self.net)
+        if self.hparams.channels_last:
+            self.net.to(memory_format=torch.channels_last)
         if self.hparams.ema_decay > 0:
             self.average = WeightAverage(self.net, decay=self.hparams.ema_decay)
 
@@ -219,17 +230,17 @@ class DetectorModule(pl.LightningModule):
         return max(self.global_step / max(1, self.hparams.total_steps), self.budget_used)
 
     def on_fit_start(self) -> None:
-        """Memory layout and compilation, once the network is on its device."""
-        if self.hparams.channels_last:
-            self.net.to(memory_format=torch.channels_last)
+        """Compilation, once the network is on its device."""
         if self.hparams.compile_backbone:
             self.net.backbone.compile(dynamic=True)
 
     def on_train_epoch_start(self) -> None:
-        """The epoch's own images, and batch normalisation frozen again after Lightning's `train()`."""
+        """The epoch's own images, and what stays frozen put back after Lightning's `train()`."""
         self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
+        self._averaged = self.global_step
         if self.hparams.batch_norm == "frozen":
-            freeze_batch_norm(self.net)
+            for layer in batch_norms(self.net):
+                layer.eval()
         if self.average is not None:
             self.average.eval()
 
@@ -249,6 +260,8 @@ class DetectorModule(pl.LightningModule):
         # Torchvision samples anchors and regions from the global generator.
         words = np.random.SeedSequence([self.hparams.seed, *batch["keys"][0], 3]).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        # Drawn by the step, not by the images: all processes then work at one size.
+        step = (self.current_epoch, batch_idx)
         images, sizes, targets = augment_batch(
             batch["images"],
             batch["sizes"],
@@ -256,6 +269,7 @@ class DetectorModule(pl.LightningModule):
             batch["keys"],
             augmentation=self.augmentation,
             seed=self.hparams.seed,
+            factor=draw_factor(self.augmentation, seed=self.hparams.seed, key=step),
         )
         if self.hparams.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -278,12 +292,14 @@ class DetectorModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
         """The weight average takes in each optimiser step."""
-        if self.average is not None and (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+        if self.average is not None and self.global_step > self._averaged:
+            self._averaged = self.global_step
             self.average.update(self.net, self.global_step)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the detections of the last validation."""
+        """Forget the detections of the last validation; answer as in prediction."""
         self._found = []
+        set_answers((self.average.net if self.average is not None else self.net).roi_heads)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Detections of one batch, in original pixels."""
@@ -334,7 +350,8 @@ class DetectorModule(pl.LightningModule):
             return torch.optim.SGD(
                 groups, lr=self.hparams.learning_rate, momentum=self.hparams.momentum, nesterov=True
             )
-        return torch.optim.AdamW(groups, lr=self.hparams.learning_rate, fused=True)
+        # Not `fused`: with mixed precision that one unscales gradients itself, too late for clipping.
+        return torch.optim.AdamW(groups, lr=self.hparams.learning_rate, foreach=True)
 
 
 def trainable(net: nn.Module) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,24 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cxr import boxes as box_tools
-from cxr import dicom
+from cxr.boxes import check_fusion_method
 from cxr.detector.augment import mirror_labels
 from cxr.detector.calibration import ScoreCalibration
-from cxr.detector.checkpoint import pick_device, read_detector, write_safetensors
+from cxr.detector.checkpoint import read_detector, write_safetensors
 from cxr.detector.data import (
     ImageSource,
     RadiographDataset,
     detection_table,
     like_shape_batches,
     make_loader,
-    network_image,
     to_original,
-    usable,
 )
-from cxr.detector.files import HeldImages, image_files
+from cxr.detector.device import autocast, pick_device
+from cxr.detector.files import image_files, read_ahead
+from cxr.detector.fusion import fuse_detections
+from cxr.detector.heads import MAX_BOXES, NMS_IOU, SCORE_THRESHOLD, set_answers
 from cxr.detector.model import DetectorSpec, GreyFasterRCNN
-from cxr.errors import CheckpointError, CxrError, DataError
+from cxr.errors import CheckpointError, DataError
 
 log = logging.getLogger("cxr")
 
@@ -49,8 +48,8 @@ class Detector:
         spec: Its description: classes, image size, anchors.
         path: The file it came from.
         sha256: Of that file.
-        calibration: Turns scores into probabilities, before detectors are fused; see
-            `calibration.calibrate_scores` and `dataclasses.replace`.
+        calibration: Turns scores into probabilities before detectors are fused; see
+            `ensemble.load_detectors`.
     """
 
     net: GreyFasterRCNN
@@ -92,9 +91,9 @@ def predict_store(
     image_ids: Sequence[str],
     *,
     batch_size: int = 8,
-    score_threshold: float = 0.005,
-    max_boxes: int = 300,
-    nms_iou: float = 0.5,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_boxes: int = MAX_BOXES,
+    nms_iou: float = NMS_IOU,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     fusion_iou: float = 0.55,
@@ -105,9 +104,10 @@ def predict_store(
 ) -> pd.DataFrame:
     """Detections on images of a store, in original pixels.
 
-    Several detectors, mirror images and scales each see every image; what they find is
-    fused, by weighted boxes a view that finds nothing counting against a box. The result
-    does not depend on `batch_size`.
+    Several detectors, mirror images and scales each see every image. What one detector finds in
+    its views is fused (by weighted boxes a view that finds nothing counts against a box); then
+    it is calibrated, where that was learnt; then the detectors' answers are fused likewise. The
+    result does not depend on `batch_size`.
 
     Args:
         detectors: One or several, of the same classes.
@@ -134,16 +134,16 @@ def predict_store(
         DataError: An image is not in the store.
         ParameterError: An unknown way to fuse.
     """
-    box_tools.check_fusion_method("model_fusion", model_fusion)
+    check_fusion_method("model_fusion", model_fusion)
     members = _members(detectors)
     image_ids = list(image_ids)
     absent = [image_id for image_id in image_ids if image_id not in store]
     if absent:
         raise DataError(f"{len(absent)} images are not in the image store, first {absent[0]!r}")
-    views: list[Mapping[str, _Rows]] = []
-    view_weights: list[float] = []
     counter = _Counter(progress, len(members) * len(scales) * len(image_ids))
-    for detector, weight in zip(members, weights or [1.0] * len(members), strict=True):
+    answers: list[pd.DataFrame] = []
+    for detector in members:
+        views: list[pd.DataFrame] = []
         for scale in scales:
             size = max(32, round(detector.spec.image_size * scale))
             dataset = RadiographDataset(store, image_ids, None, image_size=size, cache_mib=0)
@@ -162,17 +162,23 @@ def predict_store(
                 ):
                     found[place].update({row[0]: row for row in rows})
                 counter.add(len(batch["image_ids"]))
-            views += found
-            view_weights += [weight] * len(found)
-    return detection_table(
-        _fuse(
+            views += [detection_table([view[image_id] for image_id in image_ids]) for view in found]
+        answer = fuse_detections(
             views,
-            view_weights,
             image_ids,
+            weights=[1.0] * len(views),
             fusion_iou=fusion_iou,
-            model_fusion=model_fusion,
             max_boxes=max_boxes,
+            method=model_fusion,
         )
+        answers.append(answer if detector.calibration is None else detector.calibration.apply_table(answer))
+    return fuse_detections(
+        answers,
+        image_ids,
+        weights=weights or [1.0] * len(members),
+        fusion_iou=fusion_iou,
+        max_boxes=max_boxes,
+        method=model_fusion,
     )
 
 
@@ -181,22 +187,25 @@ def predict_files(
     files: Path | str | Sequence[Path | str],
     *,
     batch_size: int = 8,
-    score_threshold: float = 0.005,
-    max_boxes: int = 300,
-    nms_iou: float = 0.5,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_boxes: int = MAX_BOXES,
+    nms_iou: float = NMS_IOU,
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
     fusion_iou: float = 0.55,
     weights: Sequence[float] | None = None,
+    readers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Detections on image files: DICOM, or 8/16-bit grey PNG/JPEG.
 
-    A file that cannot be read goes into the table of failures, the rest is predicted.
+    A file that cannot be read, or whose decoder crashes, goes into the table of failures; the rest is
+    predicted. While the network looks at some files the next are decoded.
 
     Args:
         detectors: See `predict_store`, as for the arguments not listed here.
         files: A file, a folder (all images in it), or a list of files and folders.
+        readers: Decoding processes; 0 for one a core, at most 4.
 
     Returns:
         Detections with `schema.DETECTION_COLUMNS` in pixels of each file, the image id
@@ -214,18 +223,11 @@ def predict_files(
     failures: list[tuple[str, str, str]] = []
     for path, other in doubles.items():
         failures.append((str(path), "duplicate_id", f"{path}: {other} has the same image id"))
-    chunk = max(8 * batch_size, 32)
     done = 0
-    for start in range(0, len(paths), chunk):
-        held = HeldImages()
-        for image_id, path in paths[start : start + chunk]:
-            try:
-                radiograph = dicom.load_radiograph(path, longest_side=longest)
-                held.add(image_id, network_image(radiograph.pixels, longest), radiograph.original_size)
-            except CxrError as error:
-                reason = getattr(error, "reason", type(error).__name__)
-                failures.append((str(path), str(reason), str(error)))
-                log.warning("%s left out: %s", path, error)
+    for held, failed, count in read_ahead(
+        paths, longest_side=longest, chunk=max(4 * batch_size, 16), readers=readers
+    ):
+        failures += failed
         tables.append(
             predict_store(
                 members,
@@ -241,7 +243,7 @@ def predict_files(
                 weights=weights,
             )
         )
-        done += len(paths[start : start + chunk])
+        done += count
         if progress is not None:
             progress(done, len(paths))
     return pd.concat(tables, ignore_index=True), pd.DataFrame(failures, columns=FAILURE_COLUMNS)
@@ -272,13 +274,10 @@ def _look(
 ) -> list[list[_Rows]]:
     """One batch through one network, upright and perhaps mirrored, back in original pixels."""
     net = detector.net
-    net.roi_heads.score_thresh = score_threshold
-    net.roi_heads.detections_per_img = max_boxes
-    net.roi_heads.nms_thresh = nms_iou
+    set_answers(net.roi_heads, score_threshold=score_threshold, max_boxes=max_boxes, nms_iou=nms_iou)
     images = batch["images"].to(detector.device, non_blocking=True)
     sizes = [tuple(size) for size in batch["sizes"]]
-    on_cuda = detector.device.type == "cuda"
-    with torch.autocast("cuda", dtype=torch.bfloat16) if on_cuda else nullcontext():
+    with autocast(detector.device):
         results = [net(images, sizes)]
         if flip:
             results.append(net(_mirrored(images, sizes), sizes))
@@ -296,10 +295,7 @@ def _look(
                 boxes[:, 0::2] = size[1] - boxes[:, 0::2]
                 labels = swap[labels]
             boxes = to_original(boxes, tuple(original), size)
-            scores = result["scores"].float().cpu().numpy()
-            if detector.calibration is not None:
-                scores = detector.calibration.apply_labels(scores, labels)
-            rows.append((image_id, boxes, labels, scores))
+            rows.append((image_id, boxes, labels, result["scores"].float().cpu().numpy()))
         views.append(rows)
     return views
 
@@ -310,46 +306,6 @@ def _mirrored(images: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
     for place, (rows, columns) in enumerate(sizes):
         mirrored[place, :, :rows, :columns] = images[place, :, :rows, :columns].flip(-1)
     return mirrored
-
-
-def _fuse(
-    views: Sequence[Mapping[str, _Rows]],
-    view_weights: Sequence[float],
-    image_ids: Sequence[str],
-    *,
-    fusion_iou: float,
-    model_fusion: str,
-    max_boxes: int,
-) -> list[_Rows]:
-    """One list of boxes an image from what every view found there."""
-    if len(views) == 1:
-        return [views[0][image_id] for image_id in image_ids]
-    if not image_ids:
-        return []
-    seen = [view[image_id] for view in views for image_id in image_ids]
-    counts = [len(row[3]) for row in seen]
-    boxes = np.concatenate([row[1] for row in seen])
-    keep = usable(boxes)  # a box cut at the image's edge may have no area left
-    fused = box_tools.fuse_models(
-        boxes[keep],
-        np.concatenate([row[3] for row in seen])[keep],
-        np.concatenate([row[2] for row in seen])[keep],
-        np.repeat(np.repeat(np.arange(len(views)), len(image_ids)), counts)[keep],
-        method=model_fusion,
-        weights=np.asarray(view_weights, dtype=np.float64),
-        iou_threshold=fusion_iou,
-        images=np.repeat(np.tile(np.arange(len(image_ids)), len(views)), counts)[keep],
-    )
-    edges = np.searchsorted(fused.images, np.arange(len(image_ids) + 1))
-    return [
-        (
-            image_id,
-            fused.boxes[start:stop][:max_boxes],
-            fused.labels[start:stop][:max_boxes],
-            fused.scores[start:stop][:max_boxes],
-        )
-        for image_id, start, stop in zip(image_ids, edges[:-1], edges[1:], strict=True)
-    ]
 
 
 class _Counter:

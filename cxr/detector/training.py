@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from cxr import annotations, schema
-from cxr.detector.anchors import fit_anchors
+from cxr import schema
 from cxr.detector.augment import Augmentation, mirror_labels
-from cxr.detector.data import LABEL_MODES, ImageSource, build_targets
+from cxr.detector.data import LABEL_MODES, ImageSource
 from cxr.detector.keeper import BEST, LAST, METRICS, Keeper
-from cxr.detector.launch import make_trainer, world_size
+from cxr.detector.keys import same_arguments
+from cxr.detector.labels import by_level, fitted_anchors, training_tables
+from cxr.detector.launch import find_machine, make_trainer
 from cxr.detector.model import DetectorSpec, architecture
 from cxr.detector.module import DetectionData, DetectorModule, trainable
-from cxr.detector.weights import load_weights, read_checkpoint
-from cxr.errors import CheckpointError, DataError, ParameterError
+from cxr.detector.weights import load_weights
+from cxr.errors import DataError, ParameterError
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
 
@@ -67,10 +68,11 @@ def train_detector(
     image_size: int = 320,
     weights: str = "",
     weights_sha256: str = "",
-    anchor_sizes: Sequence[Sequence[float]] = (),
+    anchor_sizes: Sequence[float] = (),
     aspect_ratios: Sequence[float] = (),
     label_mode: str = "fused",
     readers: Sequence[str] = (),
+    skip_readers: Sequence[str] = (),
     epochs: int = 12,
     max_minutes: float = 0.0,
     images_per_epoch: int = 0,
@@ -131,13 +133,16 @@ def train_detector(
         weights: "" for a random start, "torchvision" for its COCO weights, or a file (see
             `weights.load_weights`); a checkpoint of an earlier stage is one such file.
         weights_sha256: Expected hash of that file; "" to not check.
-        anchor_sizes: In network pixels, one sequence a level; empty to fit them.
+        anchor_sizes: In network pixels, small to large, as many for each level of the network;
+            empty to fit them.
         aspect_ratios: Height / width of the anchors; empty to fit them.
         label_mode: "fused": one box a finding (readers' own tables are fused first);
             "every_reader": each reader's box is a target; "agreement": fused, each box
-            weighted by the share of readers who drew it.
+            weighted by the share of readers who drew it, in the second stage's losses.
         readers: Learn only from boxes of these readers, and only from images they read;
             for a second stage. Needs a table with `rad_id`.
+        skip_readers: Leave out images that any of these readers read; for a second stage on
+            images of the other readers. Needs a table with `rad_id`.
         epochs: Passes; each shows `images_per_epoch` images.
         max_minutes: Also end after this much wall time, validation included, the schedule
             brought down in time; 0 for no limit.
@@ -153,7 +158,7 @@ def train_detector(
         weight_decay: On weights, not on biases and normalisation.
         momentum: Of SGD.
         schedule: "onecycle", "cosine" or "constant".
-        warmup_steps: Of the latter two.
+        warmup_steps: Of the latter two, but at most a twentieth of the training.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
         ema_decay: Of the weight average that is validated and kept as best; 0 for none.
         batch_norm: "trained", "frozen", or "auto": frozen with pretrained weights where a
@@ -172,13 +177,13 @@ def train_detector(
         validate_every: Epochs between validations; the last epoch is always validated.
         patience: Stop after this many validations without a better one; 0 for never.
         seed: Any integer from 0.
-        precision: "auto" is bf16 autocast on CUDA and float32 elsewhere; else as Lightning's.
+        precision: "auto" is 16-bit autocast on CUDA and float32 elsewhere; else as Lightning's.
         channels_last: Memory layout; pays on CUDA.
         compile_backbone: `torch.compile` of the backbone; pays on CUDA in long trainings.
         num_workers: Loading processes; the store is cheap to read, so 0 is right on a CPU.
         cache_mib: Memory for resized images.
         accelerator: As Lightning's.
-        devices: As Lightning's.
+        devices: As Lightning's; "auto" is all of this machine, in a notebook one.
         num_nodes: As Lightning's; under `torchrun` this and `devices` follow from how it was called.
         resume: Go on from `last.ckpt` in `out_dir` where there is one.
         run_key: Text kept in the checkpoints, to tell which training they are of (`training_key`).
@@ -213,25 +218,31 @@ def train_detector(
     if isinstance(source, Path | str):
         source = ImageStore(source)
     train_ids, val_ids = list(train_ids), list(val_ids)
-    table, truth, train_ids = _tables(
-        targets, train_ids, label_mode=label_mode, readers=readers, classes=classes
+    table, truth, train_ids = training_tables(
+        targets,
+        train_ids,
+        label_mode=label_mode,
+        readers=readers,
+        skip_readers=skip_readers,
+        classes=classes,
     )
     if not train_ids:
         raise DataError("expected images to train on, got none")
 
     entry = architecture(architecture_name)
-    oversize = max(multi_scale)
-    if not anchor_sizes or not aspect_ratios:
-        fitted = _fitted_anchors(
-            source, table, train_ids, image_size=image_size, classes=classes, name=architecture_name
-        )
-        anchor_sizes, aspect_ratios = anchor_sizes or fitted[0], aspect_ratios or fitted[1]
+    # Larger views are cut from pixels the source has; where it has no more, they are stretched later.
+    stored = max(source[train_ids[0]].shape) if train_ids[0] in source else image_size
+    load_size = min(round(image_size * max(1.0, *multi_scale)), max(image_size, stored))
+    fitted = fitted_anchors(
+        source, table, train_ids, image_size=image_size, classes=classes, name=architecture_name
+    )
+    levels = by_level(anchor_sizes, architecture_name) if anchor_sizes else fitted[0]
     spec = DetectorSpec(
         architecture_name,
         tuple(classes.names),
         int(image_size),
-        tuple(tuple(float(s) for s in level) for level in anchor_sizes),
-        tuple(float(a) for a in aspect_ratios),
+        levels,
+        tuple(float(a) for a in aspect_ratios or fitted[1]),
     )
     data = DetectionData(
         source,
@@ -245,12 +256,13 @@ def train_detector(
         images_per_epoch=images_per_epoch,
         negative_fraction=negative_fraction,
         class_balance=class_balance,
-        oversize=oversize,
+        load_size=load_size,
         num_workers=num_workers,
         cache_mib=cache_mib,
         seed=seed,
     )
-    world = world_size(accelerator, devices, num_nodes)
+    machine = find_machine(accelerator, devices, num_nodes)
+    world = machine.world
     steps_per_epoch = -(-len(data.batches(world=world)) // accumulate)
     if learning_rate == 0:
         growth = batch_size * accumulate * world / 4
@@ -268,12 +280,12 @@ def train_detector(
         contrast=contrast,
         gamma=gamma,
         noise=noise,
-        multi_scale=tuple(float(f) / oversize for f in multi_scale),
+        multi_scale=tuple(float(f) * image_size / load_size for f in multi_scale),
     )
     out_dir.mkdir(parents=True, exist_ok=True)
     last = out_dir / LAST
     going_on = resume and last.is_file()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # the devices' generators are left alone: no CUDA context
         torch.manual_seed(seed)
         module = DetectorModule(
             spec=spec.to_dict(),
@@ -282,7 +294,7 @@ def train_detector(
             weight_decay=weight_decay,
             momentum=momentum,
             schedule=schedule,
-            warmup_steps=warmup_steps,
+            warmup_steps=min(warmup_steps, -(-steps_per_epoch * epochs // 20)),
             total_steps=steps_per_epoch * epochs,
             ema_decay=ema_decay,
             batch_norm=batch_norm,
@@ -293,6 +305,7 @@ def train_detector(
             recipe={
                 "label_mode": label_mode,
                 "readers": list(readers),
+                "skip_readers": list(skip_readers),
                 "epochs": epochs,
                 "max_minutes": max_minutes,
                 "images_per_epoch": images_per_epoch,
@@ -305,18 +318,18 @@ def train_detector(
                 "weights": str(weights),
                 "train_images": len(train_ids),
                 "val_images": len(val_ids),
+                "processes": world,
                 "run_key": run_key,
             },
         )
-        report = load_weights(
-            module.net,
-            "" if going_on else weights,
-            architecture_name=architecture_name,
-            sha256=weights_sha256,
-        )
-        started_from = f"weights: resumed from {last}" if going_on else report.message
+        if going_on:
+            started_from = f"weights: resumed from {last}"
+        else:
+            started_from = load_weights(
+                module.net, weights, architecture_name=architecture_name, sha256=weights_sha256
+            ).message
         log.info(started_from)
-        module.start_average()
+        module.prepare()
         keeper = Keeper(
             out_dir,
             max_minutes=max_minutes,
@@ -327,17 +340,16 @@ def train_detector(
             progress=progress,
         )
         if going_on:
-            _same_arguments(module, last)
+            same_arguments(dict(module.hparams), last)
         else:
-            for stale in (out_dir / METRICS, last, out_dir / BEST):
-                stale.unlink(missing_ok=True)
+            if os.environ.get("RANK", "0") == "0":
+                for stale in (out_dir / METRICS, last, out_dir / BEST):
+                    stale.unlink(missing_ok=True)
         trainer = make_trainer(
             out_dir,
             keeper,
             epochs=epochs,
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
+            machine=machine,
             precision=precision,
             accumulate=accumulate,
             clip_norm=clip_norm,
@@ -369,15 +381,6 @@ def train_detector(
     )
 
 
-def training_key(checkpoint: Path) -> str:
-    """The `run_key` of the training that wrote a checkpoint; "" where there is none to read."""
-    try:
-        parameters = read_checkpoint(checkpoint).get("hyper_parameters")
-    except CheckpointError:
-        return ""
-    return str(parameters["recipe"].get("run_key", "")) if isinstance(parameters, dict) else ""
-
-
 def _check(choices: dict[str, tuple[str, tuple[str, ...]]], *, at_least_one: dict[str, int]) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
@@ -392,66 +395,3 @@ def _label(classes: ClassTable, name: str) -> int:
     if name not in classes.finding_names:
         raise ParameterError(f"flip_bound: expected names of findings {classes.finding_names}, got {name!r}")
     return classes.finding_names.index(name) + 1
-
-
-def _tables(
-    targets: pd.DataFrame,
-    train_ids: list[str],
-    *,
-    label_mode: str,
-    readers: Sequence[str],
-    classes: ClassTable,
-) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Boxes to learn from, boxes to score against, and the images to learn from."""
-    by_reader = schema.RAD_ID in targets.columns
-    if (readers or label_mode == "every_reader") and not by_reader:
-        raise ParameterError(
-            f"label_mode={label_mode!r} with readers={list(readers)} needs a table with rad_id"
-        )
-    truth = annotations.fuse_readers(targets, classes=classes) if by_reader else targets
-    table = targets
-    if readers:
-        table = targets[targets[schema.RAD_ID].isin(list(readers))]
-        read = set(table[schema.IMAGE_ID])
-        train_ids = [image_id for image_id in train_ids if image_id in read]
-        log.info("learning from readers %s: %d images", ", ".join(readers), len(train_ids))
-    if by_reader and label_mode != "every_reader":
-        table = annotations.fuse_readers(table, classes=classes) if readers else truth
-    return table, truth, train_ids
-
-
-def _fitted_anchors(
-    source: ImageSource,
-    table: pd.DataFrame,
-    image_ids: Sequence[str],
-    *,
-    image_size: int,
-    classes: ClassTable,
-    name: str,
-) -> tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]:
-    targets = build_targets(table, image_ids, source, image_size=image_size, classes=classes)
-    boxes = np.concatenate([np.empty((0, 4), np.float32), *[t.boxes for t in targets.values()]])
-    entry = architecture(name)
-    return fit_anchors(boxes, strides=entry.strides, sizes_per_level=entry.sizes_per_level)
-
-
-def _same_arguments(module: DetectorModule, last: Path) -> None:
-    """A resumed training is the same training: its arguments may not differ from the first start's.
-
-    Raises:
-        ParameterError: They do; the message says which.
-        CheckpointError: The file is no checkpoint of a training.
-    """
-    saved = read_checkpoint(last).get("hyper_parameters")
-    if not isinstance(saved, dict):
-        raise CheckpointError(f"{last}: expected a checkpoint written by training here")
-    now = dict(module.hparams)
-    other = [name for name in now if name != "recipe" and saved.get(name) != now[name]]
-    other += [
-        n for n in now["recipe"] if n != "weights" and saved.get("recipe", {}).get(n) != now["recipe"][n]
-    ]
-    if other:
-        raise ParameterError(
-            f"{last} was trained with other values of {', '.join(other)}; "
-            "resume with the same ones, or start afresh in another folder"
-        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from cxr.detector.model import GreyFasterRCNN, architecture, fold_grey_stem
@@ -77,6 +77,8 @@ def load_weights(
             it that fits, or no connection for "torchvision".
     """
     if not weights:
+        if architecture(architecture_name).stem:
+            log.warning("no pretrained weights: %s is far worse without, on few images", architecture_name)
         return WeightsReport(
             "none, the network starts from random weights", (), tuple(net.state_dict()), (), ""
         )
@@ -91,7 +93,6 @@ def load_weights(
         digest = check_sha256(path, sha256)
         source, state = str(path), read_state(path)
     report = _fit(net, state, source=source, sha256=digest, stem=architecture(architecture_name).stem)
-    log.info(report.message)
     return report
 
 
@@ -207,6 +208,13 @@ def _fit(
         _reading(own, state, strip, home, stem) for strip in _prefixes(state) for home in _BACKBONE_HOMES
     ]
     matched, unused = max(readings, key=lambda reading: len(reading[0]))
+    if f"{stem}.weight" in matched and f"{stem}.bias" not in matched:
+        # A one-channel stem has no bias; ours holds that of a colour stem folded into grey.
+        matched[f"{stem}.bias"] = torch.zeros_like(own[f"{stem}.bias"])
+    if stem == "backbone.body.conv1" and _froze_with_no_epsilon(matched):
+        for name in matched:
+            if name.endswith("running_var"):
+                matched[name] = matched[name] - nn.BatchNorm2d(1).eps
     # Counters of batch normalisation fit anything: they do not make a file ours.
     if not any(own[name].dim() > 0 for name in matched):
         raise CheckpointError(f"{source}: nothing fits this network (the file has {_heads(state)})")
@@ -214,6 +222,20 @@ def _fit(
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     missing = tuple(name for name in own if name not in matched and name not in counters)
     return WeightsReport(source, tuple(matched), missing, tuple(unused), sha256)
+
+
+def _froze_with_no_epsilon(matched: Mapping[str, Tensor]) -> bool:
+    """Whether these are torchvision's first Faster R-CNN weights, or of their kind.
+
+    Their batch normalisation was frozen and divides by `sqrt(variance)`, where ours divides by
+    `sqrt(variance + eps)`: eps is then taken off the variances. They are known by being a whole
+    detector without the counters that trained batch normalisation has.
+
+    References:
+        torchvision's `overwrite_eps`, https://github.com/pytorch/vision/pull/2933.
+    """
+    names = list(matched)
+    return any(n.startswith("roi_heads.") for n in names) and not any("num_batches" in n for n in names)
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> set[str]:

@@ -17,7 +17,6 @@ from cxr.plots._style import (
     INK,
     MISSED,
     MUTED,
-    SECOND,
     SERIES,
     heat,
     horizontal,

@@ -1,0 +1,69 @@
+"""Detections of several views or detectors as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cxr import boxes as box_tools
+from cxr import schema
+from cxr.detector.data import usable
+
+
+def fuse_detections(
+    tables: Sequence[pd.DataFrame],
+    image_ids: Sequence[str],
+    *,
+    weights: Sequence[float],
+    fusion_iou: float,
+    max_boxes: int,
+    method: str = "wbf",
+) -> pd.DataFrame:
+    """Fuse what several that looked at the same images found.
+
+    By weighted boxes fusion, who finds nothing in an image counts against the boxes of the others there.
+
+    Args:
+        tables: `schema.DETECTION_COLUMNS`, one a view or detector, in pixels of the same images.
+        image_ids: The images, in the order of the result.
+        weights: How much each table counts.
+        fusion_iou: Boxes of one class that overlap by more are one finding.
+        max_boxes: Most boxes an image.
+        method: See `boxes.fuse_models`.
+
+    Returns:
+        `schema.DETECTION_COLUMNS`, images in the order given, best boxes first. A single table comes
+        back as it is.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    rows = pd.concat(tables, ignore_index=True)
+    views = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    place = {image_id: number for number, image_id in enumerate(image_ids)}
+    images = rows[schema.IMAGE_ID].map(place).to_numpy(np.int64)
+    boxes = rows[schema.BOX_COLUMNS].to_numpy(np.float32)
+    keep = usable(boxes)  # a box cut at the image's edge may have no area left
+    fused = box_tools.fuse_models(
+        boxes[keep],
+        rows[schema.SCORE].to_numpy(np.float64)[keep],
+        rows[schema.CLASS_ID].to_numpy(np.int64)[keep],
+        views[keep],
+        method=method,
+        weights=np.asarray(weights, dtype=np.float64),
+        iou_threshold=fusion_iou,
+        images=images[keep],
+    )
+    rank = np.arange(len(fused.images)) - np.searchsorted(fused.images, fused.images)
+    best = rank < max_boxes
+    table = pd.DataFrame(
+        {
+            schema.IMAGE_ID: np.array([*image_ids, ""], dtype=object)[fused.images[best]],
+            schema.CLASS_ID: fused.labels[best].astype(np.int64),
+            schema.SCORE: fused.scores[best].astype(np.float64),
+        }
+    )
+    for number, name in enumerate(schema.BOX_COLUMNS):
+        table[name] = fused.boxes[best, number].astype(np.float64)
+    return table[schema.DETECTION_COLUMNS]

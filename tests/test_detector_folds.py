@@ -1,0 +1,109 @@
+"""One detector a fold: what is trained stays, what has seen a fold does not teach it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from squares import IMAGES, SQUARES, TABLE
+
+from cxr import schema
+from cxr.detector import folds
+from cxr.detector.files import HeldImages
+from cxr.detector.keeper import BEST, LAST, METRICS
+from cxr.detector.training import train_detector
+from cxr.errors import ParameterError
+
+
+class Store(HeldImages):
+    """Images in memory with an image store's table of hashes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for image_id in IMAGES.ids:
+            self.add(image_id, IMAGES[image_id], IMAGES.original_size(image_id))
+        self.index = pd.DataFrame({schema.IMAGE_ID: self.ids, "sha256": self.ids})
+
+
+STORE = Store()
+FOLDS = pd.DataFrame({schema.IMAGE_ID: STORE.ids, schema.FOLD: [0, 1] * 4})
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """The arguments of each training, which leaves files and trains nothing."""
+    seen: list[dict] = []
+
+    @functools.wraps(train_detector)
+    def fake(store, targets, train_ids, val_ids, out_dir, **arguments):
+        seen.append({"out_dir": Path(out_dir), **arguments})
+        out_dir.mkdir(parents=True, exist_ok=True)
+        content = {"hyper_parameters": {"spec": {}, "recipe": {"run_key": arguments["run_key"]}}}
+        for name in (BEST, LAST):
+            torch.save(content | {"number": len(seen)}, out_dir / name)
+        pd.DataFrame({"epoch": [0], "val_map": [0.5]}).to_csv(out_dir / METRICS, index=False)
+
+    monkeypatch.setattr(folds, "train_detector", fake)
+    return seen
+
+
+def train(out_dir: Path, train_folds: tuple[int, ...] = (0,), **recipe: object) -> pd.DataFrame:
+    return folds.train_folds(
+        STORE, TABLE, FOLDS, out_dir, classes=SQUARES, train_folds=train_folds, recipe=recipe
+    )
+
+
+def test_a_finished_fold_is_not_trained_again_whatever_machine_asks(tmp_path, trainings):
+    train(tmp_path, (0, 1), epochs=3, num_nodes=2, num_workers=8)
+    assert [t["out_dir"].name for t in trainings] == ["fold0", "fold1"]
+    table = train(tmp_path, (0, 1), epochs=3, num_nodes=1, devices=1, learning_rate=0.0)
+    assert len(trainings) == 2, "an argument at its default, and where it ran, change nothing"
+    assert table[schema.FOLD].tolist() == [0, 1]
+    train(tmp_path, (0,), epochs=4)
+    assert len(trainings) == 3
+
+
+def test_an_interrupted_fold_goes_on(tmp_path, trainings):
+    train(tmp_path, epochs=3)
+    (tmp_path / "fold0" / folds.STATE).unlink()
+    train(tmp_path, epochs=3)
+    assert [t["resume"] for t in trainings] == [False, True]
+
+
+def test_what_another_recipe_replaces_is_kept(tmp_path, trainings, caplog):
+    for epochs in (3, 4, 5):
+        train(tmp_path, epochs=epochs)
+    kept = [torch.load(tmp_path / folds.REPLACED / f"fold0_{n}" / BEST)["number"] for n in (0, 1)]
+    assert kept == [1, 2]
+    state = json.loads((tmp_path / folds.REPLACED / "fold0_1" / folds.STATE).read_text())
+    assert state["finished"] == trainings[1]["run_key"]
+    assert caplog.text.count("it is kept in") == 2
+    assert list(folds.best_checkpoints(tmp_path)) == [0]
+
+
+def test_each_fold_of_a_second_stage_starts_from_its_own_detector(tmp_path, trainings):
+    train(tmp_path / "first", (0, 1))
+    train(tmp_path / "second", (0, 1), weights=f"{tmp_path}/first/fold{{fold}}/{BEST}")
+    assert [t["weights"] for t in trainings[2:]] == [f"{tmp_path}/first/fold{n}/{BEST}" for n in (0, 1)]
+
+
+def test_a_detector_that_has_seen_a_fold_does_not_start_it(tmp_path, trainings):
+    train(tmp_path / "first", (0, 1))
+    own = str(tmp_path / "first" / "fold0" / BEST)
+    with pytest.raises(ParameterError, match=r"has seen images that some of the folds \[0, 1\] hold out"):
+        train(tmp_path / "second", (0, 1), weights=own)
+    train(tmp_path / "second", (0,), weights=own)
+    torch.save({"layer.weight": torch.zeros(1)}, tmp_path / "foreign.pth")
+    train(tmp_path / "third", (0, 1), weights=str(tmp_path / "foreign.pth"))
+    assert len(trainings) == 5
+
+
+def test_unknown_folds_and_arguments_are_refused(tmp_path):
+    with pytest.raises(ParameterError, match=r"expected some of \[0, 1\], got \[7\]"):
+        train(tmp_path, (7,))
+    with pytest.raises(ParameterError, match="train_detector has no epoch"):
+        train(tmp_path, epoch=1)
