@@ -87,9 +87,9 @@ def bootstrap_map(
 
     The samples lie higher than the score itself, the more the fewer truth boxes a class has. A hit counts
     itself in the precision at its rank; in a resample it has on average one copy of itself beside it, and
-    its precision rises. (A class that a resample lacks leaves the mean, which adds little.) `bias` says by how much, and the interval is the bias-corrected
-    one: its ends are those percentiles of the samples that would be the usual ones if the score were their
-    median.
+    its precision rises. (A class that a resample lacks leaves the mean, which adds little.) `bias` says
+    by how much, and the interval is the bias-corrected one: its ends are those percentiles of the samples
+    that would be the usual ones if the score were their median.
 
     Args:
         detections: `schema.DETECTION_COLUMNS`, original pixels.
