@@ -6,7 +6,6 @@ notebook run again.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -33,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 from cxr import errors, params, schema
 from cxr.errors import CxrError, DataError, ParameterError, RunError
 from cxr.manifest import MANIFEST, dependencies, is_finished, write_manifest
-from cxr.rundir import PARAMETERS, locate, replacing, write_text
+from cxr.rundir import PARAMETERS, alone, locate, replacing, write_text
 
 logger = logging.getLogger("cxr")
 
@@ -169,7 +168,7 @@ def run(
     if not data_dir.is_dir():
         raise DataError(f"data_dir {data_dir}: no such folder; `cxr phantom DIR` makes a synthetic data set")
     executed = []
-    with _alone(root):
+    with alone(root):
         used = {**values, "data_dir": str(data_dir), "run_dir": str(root)}  # good from any folder
         write_text(root / PARAMETERS, yaml.safe_dump(used, sort_keys=True))
         for position, notebook in enumerate(selected, start=1):
@@ -215,20 +214,6 @@ def _selected(notebooks: list[Notebook], first: str, last: str) -> list[Notebook
     if start > stop:
         raise ParameterError(f"--from {first} comes after --to {last}")
     return notebooks[start : stop + 1]
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the lock goes with the process, however it ends."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "w", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
-                f"{root}: another run is working in this folder; wait for it or choose another run_dir"
-            ) from None
-        yield
 
 
 def _dependencies(

@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -168,13 +169,14 @@ def preprocess_folder(
 def train_detectors(parameter_file: ParameterFile, overrides: Overrides = None) -> None:
     """Do notebook 06's work without a notebook; torchrun starts it on many nodes."""
     from cxr import annotations, chain
-    from cxr.detector import folds
-    from cxr.rundir import RunDir, locate
+    from cxr.detector import folds, launch
+    from cxr.rundir import RunDir, alone, locate
 
     values = chain.load_parameters(parameter_file, overrides or [])
-    run = RunDir(str(values["run_dir"]), "06_detector")
     classes = annotations.read_classes(locate(str(values["data_dir"])))
-    table = folds.train_run(run, values, classes=classes, progress=run.progress("steps"))
+    run = RunDir(str(values["run_dir"]), "06_detector")
+    with alone(run.root) if launch.is_first_process() else nullcontext():
+        table = folds.train_run(run, values, classes=classes, progress=run.progress("steps"))
     best = table.groupby(schema.FOLD)["val_map"].max()
     for fold, path in folds.best_checkpoints(run.input(schema.CHECKPOINTS_DIR)).items():
         _say(f"fold {fold}: best validation mAP {best.get(fold, float('nan')):.4f}, {path}")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cxr import boxes, schema
 from cxr.errors import DataError, ParameterError
-from cxr.rundir import replacing, write_json, write_text
+from cxr.rundir import read_table, replacing, write_json, write_text
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
 
@@ -90,11 +90,11 @@ def _needed(root: Path, artefact: str) -> Path:
 def _parts(root: Path, store: ImageStore, format: str) -> dict[str, pd.DataFrame]:
     """Tables of boxes by part; only images that are in the store."""
     if format == "png":
-        parts = {"train": pd.read_csv(_needed(root, schema.TRAIN_FULL_CSV))}
+        parts = {"train": read_table(_needed(root, schema.TRAIN_FULL_CSV))}
     else:
         parts = {
-            "train": pd.read_csv(_needed(root, schema.TRAIN_CSV)),
-            "val": pd.read_csv(_needed(root, schema.VAL_CSV)),
+            "train": read_table(_needed(root, schema.TRAIN_CSV)),
+            "val": read_table(_needed(root, schema.VAL_CSV)),
         }
     stored = set(store.ids)
     parts = {name: table[table[schema.IMAGE_ID].isin(stored)] for name, table in parts.items()}

@@ -7,10 +7,12 @@ them and write only those in its own folder; both rules are held here.
 from __future__ import annotations
 
 import builtins
+import fcntl
 import glob
 import json
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +23,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from cxr import params
-from cxr.errors import DataError
+from cxr.errors import DataError, RunError
+from cxr.schema import IMAGE_ID
 
 logger = logging.getLogger("cxr")
 
@@ -78,6 +81,34 @@ def data_dir_of(root: Path) -> Path:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, so that no other run works in it; made if need be.
+
+    The lock goes with the process, however it ends.
+
+    Raises:
+        RunError: Another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunError(
+                f"{folder}: another run is working in this folder ({file.read().strip() or 'unknown'}); "
+                "wait for it or choose another folder"
+            ) from None
+        except OSError as error:
+            # Some network file systems have no locks.
+            logger.warning("%s: cannot be locked (%s); make sure that only one run works here", folder, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
 
@@ -104,6 +135,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write a JSON object, indented, complete or not at all."""
     write_text(path, json.dumps(data, indent=2, default=_plain) + "\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that a notebook wrote; image ids stay text, `007` and `NA` included."""
+    others = [column for column in pd.read_csv(path, nrows=0).columns if column != IMAGE_ID]
+    empty = {column: [""] for column in others}
+    return pd.read_csv(path, dtype={IMAGE_ID: str}, keep_default_na=False, na_values=empty)
 
 
 def _plain(value: Any) -> Any:
@@ -157,6 +195,14 @@ class RunDir:
         path = self.root / artefact
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def read_csv(self, artefact: str) -> pd.DataFrame:
+        """Read a table that an earlier notebook wrote, see `read_table`.
+
+        Raises:
+            DataError: It is not there; the message names the notebook that writes it.
+        """
+        return read_table(self.input(artefact))
 
     def write_csv(self, table: pd.DataFrame, artefact: str) -> Path:
         """Write a table without its index, complete or not at all."""

@@ -63,7 +63,7 @@ resamples: int = 500  # bootstrap resamples for intervals
 run = RunDir(run_dir, "05_classifier")
 classes = ann.read_classes(locate(data_dir))
 annotations = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
-folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+folds = run.read_csv(schema.FOLDS_CSV)
 store = ImageStore(run.input(schema.IMAGES_DIR))
 train_ids, test_ids = store.ids_of("train"), store.ids_of("test")
 
@@ -75,7 +75,7 @@ train_ids, test_ids = store.ids_of("train"), store.ids_of("test")
 
 # %%
 columns = ["image_id", *schema.PIXEL_FEATURES]
-pixel = pd.read_csv(run.input(schema.FEATURES_CSV), usecols=columns, dtype={"image_id": str})
+pixel = run.read_csv(schema.FEATURES_CSV)[columns]
 headers = pd.read_csv(run.input(schema.HEADERS_CSV), dtype=str, keep_default_na=False)
 header_train = feat.header_features(headers[headers.image_id.isin(train_ids)])
 versions = feat.header_versions(header_train.columns)

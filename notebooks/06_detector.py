@@ -34,7 +34,6 @@
 # under `torchrun` with several machines; this notebook then finds the folds trained and shows them.
 
 # %%
-import pandas as pd
 from IPython.display import Markdown
 
 from cxr import annotations as ann
@@ -108,11 +107,11 @@ tensorboard: bool = False  # also log for TensorBoard, needs that package
 run = RunDir(run_dir, "06_detector")
 classes = ann.read_classes(locate(data_dir))
 store = ImageStore(run.input(schema.IMAGES_DIR))
-folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+folds = run.read_csv(schema.FOLDS_CSV)
 if label_mode == "every_reader" or readers or skip_readers:
     targets = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
 else:
-    targets = pd.read_csv(run.input(schema.CONSENSUS_CSV), dtype={"image_id": str})
+    targets = run.read_csv(schema.CONSENSUS_CSV)
 train_ids = folds.image_id[(folds.fold != train_folds[0]) & folds.image_id.isin(store.ids)].tolist()
 Markdown(f"{len(train_folds)} detector(s) to train; {len(train_ids):,} images for the first to learn from.")
 

@@ -72,10 +72,10 @@ classes = ann.read_classes(locate(data_dir))
 findings = list(classes.finding_ids)
 store = ImageStore(run.input(schema.IMAGES_DIR))
 detectors = checkpoints_by_fold(chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), checkpoints))
-all_folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+all_folds = run.read_csv(schema.FOLDS_CSV)
 folds = all_folds[all_folds.image_id.isin(store.ids) & all_folds.fold.isin(list(detectors))]
 val_ids = folds.image_id.tolist()
-consensus = pd.read_csv(run.input(schema.CONSENSUS_CSV), dtype={"image_id": str})
+consensus = run.read_csv(schema.CONSENSUS_CSV)
 val = consensus[consensus.image_id.isin(val_ids)]
 
 # %% [markdown]
@@ -128,7 +128,7 @@ Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {count} detecto
 # Look at how far the curve rises above the normal line only, and at the width of its band.
 
 # %%
-oof = pd.read_csv(run.input(schema.OOF_CSV), dtype={"image_id": str})
+oof = run.read_csv(schema.OOF_CSV)
 oof = oof[oof.image_id.isin(val_ids)]
 p_findings = oof[["image_id", *[c for c in oof if c.startswith("p_") and c[2:].isdigit()]]]
 p_findings = p_findings if p_findings.shape[1] > 1 else None

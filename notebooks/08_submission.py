@@ -114,7 +114,7 @@ Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 
 # %%
 if not checkpoints:
-    folds = pd.read_csv(run.input(schema.FOLDS_CSV), dtype={"image_id": str})
+    folds = run.read_csv(schema.FOLDS_CSV)
     trained = list(checkpoints_by_fold(files))
     marked = [table.assign(fold=fold) for fold, table in zip(trained, by_detector, strict=True)]
     run.write_csv(pd.concat(marked, ignore_index=True), schema.TEST_DETECTIONS_CSV)
@@ -141,7 +141,7 @@ Markdown(f"{len(found):,} boxes to gate.")
 # image that could not be read still needs an answer: it gets the mean probability and no boxes.
 
 # %%
-answers = pd.read_csv(run.input(schema.CLASSIFIER_TEST_CSV), dtype={"image_id": str}).set_index("image_id")
+answers = run.read_csv(schema.CLASSIFIER_TEST_CSV).set_index("image_id")
 answers = answers.reindex(image_ids).fillna(answers.mean()).fillna(0.5).reset_index()
 p_abnormal, p_findings = answers[["image_id", "p_abnormal"]], answers.drop(columns="p_abnormal")
 evaluation = json.loads(run.input(schema.EVALUATION_JSON).read_text())

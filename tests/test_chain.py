@@ -214,6 +214,7 @@ def test_code_that_a_notebook_never_reaches_does_not_count(toy: Path):
     assert not files & {"report.py", "kaggle.py", "chain.py"}
 
 
+@pytest.mark.slow
 def test_a_dangling_link_in_the_data_stops_nothing(toy: Path):
     (toy / "data" / "gone.dicom").symlink_to(toy / "nowhere")
     assert run(toy)

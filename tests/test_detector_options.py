@@ -282,6 +282,7 @@ def test_patience_ends_a_training_that_gets_no_better(tmp_path):
     assert 3 <= result.epochs < 9
 
 
+@pytest.mark.slow
 def test_warm_up_is_short_in_a_short_training(tmp_path, monkeypatch):
     rates = spy_on_steps(monkeypatch, lambda module: module.optimizers().param_groups[0]["lr"])
     train(

@@ -204,6 +204,7 @@ def test_learning_rate_rises_and_falls():
     assert lr_factor("constant", 0.7, step=100, warmup_steps=10) == 1
 
 
+@pytest.mark.slow
 def test_time_is_estimated_and_progress_reported(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(keeper, "SECONDS_TO_ESTIMATE", 0.0)
     seen: list[tuple[int, int]] = []

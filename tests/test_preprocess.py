@@ -476,6 +476,7 @@ def traps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "ReaderPool", batch.ReaderPool)
 
 
+@pytest.mark.slow
 def test_only_the_guilty_are_quarantined(tmp_path: Path, traps: None):
     folder = fill(tmp_path / "in", 10)
     for name in ("abort1", "hang1", "slow1", "zz"):
@@ -540,7 +541,7 @@ def test_second_run_at_once_says_so(data: dict[str, Path], tmp_path: Path):
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("process 7 on a")
         file.flush()
-        with pytest.raises(DataError, match=r"another run is writing here \(process 7 on a\)"):
+        with pytest.raises(RunError, match=r"another run is working in this folder \(process 7 on a\)"):
             preprocess(data, tmp_path, image_size=48, jobs=1)
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cxr import schema
-from cxr.errors import DataError
-from cxr.rundir import CAPTION_KEY, RunDir, locate, progress_printer, project_root, replacing
+from cxr.errors import DataError, RunError
+from cxr.rundir import CAPTION_KEY, RunDir, alone, locate, progress_printer, project_root, replacing
 
 
 @pytest.fixture
@@ -128,3 +128,20 @@ def test_messages_are_seen_in_a_kernel(project: Path, monkeypatch: pytest.Monkey
         RunDir("outputs/x", name)
     logger.info("seen once")
     assert capsys.readouterr().err == "seen once\n"
+
+
+def test_image_ids_stay_text(project: Path):
+    run = RunDir("outputs/x", "01_eda")
+    table = pd.DataFrame({"image_id": ["007", "NA", "1e5"], "x_min": [1.5, None, 2]})
+    run.write_csv(table, schema.TRAIN_FULL_CSV)
+    read = run.read_csv(schema.TRAIN_FULL_CSV)
+    assert read["image_id"].tolist() == ["007", "NA", "1e5"]
+    assert read["x_min"].isna().tolist() == [False, True, False]
+
+
+def test_one_process_a_folder(tmp_path: Path):
+    text = r"run: another run is working in this folder \(process \d+ on "
+    with alone(tmp_path / "run"), pytest.raises(RunError, match=text), alone(tmp_path / "run"):
+        pass
+    with alone(tmp_path / "run"):
+        pass

@@ -11,8 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cxr.detector.model import DetectorSpec, GreyFasterRCNN, build_network
@@ -55,6 +53,8 @@ def is_detector(path: Path) -> bool:
     """Whether a file is a detector trained here, and not weights of other origin."""
     try:
         if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
             with safe_open(path, framework="pt") as file:
                 return (file.metadata() or {}).get("format") == FORMAT
         parameters = read_checkpoint(path).get("hyper_parameters")
@@ -71,6 +71,8 @@ def write_safetensors(net: GreyFasterRCNN, spec: DetectorSpec, path: Path) -> st
     Returns:
         SHA-256 of the file.
     """
+    from safetensors.torch import save_file  # for exports alone, and Kaggle's image may lack it
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
@@ -91,6 +93,8 @@ def publish(unfinished: Path, path: Path) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:
+    from safetensors import safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

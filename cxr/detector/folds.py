@@ -18,6 +18,7 @@ from cxr.detector.checkpoint import is_detector
 from cxr.detector.keeper import BEST, LAST, METRICS
 from cxr.detector.keys import recipe_key, training_key
 from cxr.detector.labels import needs_readers
+from cxr.detector.launch import is_first_process
 from cxr.detector.training import train_detector
 from cxr.errors import ParameterError
 from cxr.rundir import RunDir, locate, write_json
@@ -205,7 +206,7 @@ def train_run(
     table = train_folds(
         ImageStore(run.input(schema.IMAGES_DIR)),
         read_targets(run, by_reader=by_reader),
-        pd.read_csv(run.input(schema.FOLDS_CSV), dtype={schema.IMAGE_ID: str}),
+        run.read_csv(schema.FOLDS_CSV),
         run.output(schema.CHECKPOINTS_DIR),
         classes=classes,
         train_folds=values["train_folds"],
@@ -219,7 +220,7 @@ def train_run(
 def read_targets(run: RunDir, *, by_reader: bool) -> pd.DataFrame:
     """Boxes to learn from: every reader's own, or the fused ones."""
     artefact = schema.TRAIN_FULL_CSV if by_reader else schema.CONSENSUS_CSV
-    return pd.read_csv(run.input(artefact), dtype={schema.IMAGE_ID: str})
+    return run.read_csv(artefact)
 
 
 def _check_weights(weights: str, train_folds: Sequence[int]) -> None:
@@ -234,7 +235,7 @@ def _check_weights(weights: str, train_folds: Sequence[int]) -> None:
 
 def _move_aside(folder: Path) -> None:
     """Keep a training that another is about to replace: it may have taken hours."""
-    if not (folder / BEST).is_file() or os.environ.get("RANK", "0") != "0":
+    if not (folder / BEST).is_file() or not is_first_process():
         return
     home = folder.parent / REPLACED
     number = len(list(home.glob(f"{folder.name}_*")))

@@ -65,6 +65,15 @@ def find_machine(accelerator: str, devices: int | str, num_nodes: int) -> Machin
     return Machine(accelerator, there if devices in ("auto", -1, "-1") else max(1, int(devices)), num_nodes)
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that train together: the one that moves files.
+
+    By the variables that torchrun (`RANK`) or Lightning (`NODE_RANK`, `LOCAL_RANK`) set for the others.
+    """
+    ranks = [os.environ["RANK"]] if "RANK" in os.environ else map(os.environ.get, ("NODE_RANK", "LOCAL_RANK"))
+    return all(rank in (None, "0") for rank in ranks)
+
+
 def make_trainer(
     out_dir: Path,
     keeper: Keeper,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from cxr.detector.data import LABEL_MODES, ImageSource
 from cxr.detector.keeper import BEST, LAST, METRICS, Keeper
 from cxr.detector.keys import same_arguments
 from cxr.detector.labels import by_level, fitted_anchors, training_tables
-from cxr.detector.launch import find_machine, make_trainer
+from cxr.detector.launch import find_machine, is_first_process, make_trainer
 from cxr.detector.model import DetectorSpec, architecture
 from cxr.detector.module import DetectionData, DetectorModule, trainable
 from cxr.detector.weights import load_weights
@@ -341,10 +340,9 @@ def train_detector(
         )
         if going_on:
             same_arguments(dict(module.hparams), last)
-        else:
-            if os.environ.get("RANK", "0") == "0":
-                for stale in (out_dir / METRICS, last, out_dir / BEST):
-                    stale.unlink(missing_ok=True)
+        elif is_first_process():
+            for stale in (out_dir / METRICS, last, out_dir / BEST):
+                stale.unlink(missing_ok=True)
         trainer = make_trainer(
             out_dir,
             keeper,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
@@ -143,6 +142,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         CheckpointError: The file is not one of tensors, or needs unpickling of more than that.
     """
     if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # for these files alone, and Kaggle's image may lack it
+
         try:
             return load_file(path)
         except Exception as error:  # safetensors raises its own type, OSError and ValueError

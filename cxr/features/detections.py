@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxr import schema
 from cxr.errors import DataError
+from cxr.rundir import read_table
 
 DETECTOR_PREFIX = "detector_"
 _KINDS = ("score", "count", "area")
@@ -129,7 +130,7 @@ def read_fold_detections(path: Path, folds: pd.DataFrame) -> dict[int, pd.DataFr
             f"{path}: its detectors were trained by another table of folds than this run's, so they may have "
             f"seen any image; give both runs the same data, seed and number of folds"
         )
-    table = pd.read_csv(path, dtype={schema.IMAGE_ID: str})
+    table = read_table(path)
     own = table[schema.IMAGE_ID].map(folds.set_index(schema.IMAGE_ID)[schema.FOLD])
     wrong = own.notna() & (own != table[schema.FOLD])
     if wrong.any():

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -23,6 +20,7 @@ from cxr.preprocess.batch import Batch, kept_records
 from cxr.preprocess.plan import Settings, existing_shards, extend, load_plan, save_plan, shard_name
 from cxr.preprocess.sources import Failure, Source, collect
 from cxr.preprocess.workers import execute, retry_timeouts
+from cxr.rundir import alone
 from cxr.store import COMPRESSIONS, ShardRecord, read_shard_records, write_atomically, write_index
 
 FAILURE_COLUMNS = [schema.IMAGE_ID, "split", "file", "reason", "message"]
@@ -125,7 +123,7 @@ def preprocess(
     with ExitStack() as stack:
         try:
             store.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_only_run(store))
+            stack.enter_context(alone(store))
             stack.enter_context(_terminate_as_interrupt())
             _clear_leftovers(out_dir)
             if restart == "always" or (restart == "changed" and not _is_of(store, settings)):
@@ -200,24 +198,6 @@ def _size_table(sizes: pd.DataFrame | None) -> dict[str, tuple[int, int]]:
     raise DataError(
         f"sizes: expected the columns image_id, rows, columns (or dim0, dim1), got {list(sizes.columns)}"
     )
-
-
-@contextmanager
-def _only_run(store: Path) -> Iterator[None]:
-    """Hold the folder's lock. The kernel drops it with the process, so it is never stale."""
-    with open(store / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise DataError(f"{store}: another run is writing here ({file.read().strip()})") from error
-        except OSError as error:
-            # Some network file systems have no locks; the work is safe, only doubled.
-            _log.warning("%s: cannot be locked (%s); make sure that only one run writes here", store, error)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
 
 
 @contextmanager

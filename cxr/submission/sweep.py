@@ -7,7 +7,6 @@ from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cxr import metrics, schema
 from cxr.errors import DataError
@@ -155,19 +154,18 @@ def compare_gates(
 
 @dataclass(frozen=True)
 class _Scored:
-    """Score of one setting: value, low, high; and the resamples behind it."""
+    """Score of one setting: value, low, high; and the resamples behind it, where there are any."""
 
     map: tuple[float, float, float]
     findings: tuple[float, float, float]
-    samples: NDArray[np.float64]
+    drawn: metrics.BootstrapResult | None
 
     def gain_over(self, other: _Scored | None) -> tuple[float, float, float]:
         if other is None:
             return np.nan, np.nan, np.nan
-        gains = self.samples - other.samples
-        gains = gains[~np.isnan(gains)]
-        low, high = np.quantile(gains, [0.025, 0.975]) if len(gains) else (np.nan, np.nan)
-        return self.map[0] - other.map[0], float(low), float(high)
+        if self.drawn is None or other.drawn is None:
+            return self.map[0] - other.map[0], np.nan, np.nan
+        return astuple(metrics.paired_difference(self.drawn, other.drawn))
 
 
 def _score(
@@ -180,23 +178,13 @@ def _score(
     resamples: int,
     seed: int,
 ) -> _Scored:
-    class_ids = range(len(classes.names))
+    alike = {"iou_threshold": iou_threshold, "image_ids": images, "class_ids": range(len(classes.names))}
     if resamples < 1:
-        plain = metrics.voc_map(
-            table, truth, iou_threshold=iou_threshold, image_ids=images, class_ids=class_ids
-        )
+        plain = metrics.voc_map(table, truth, **alike)
         findings = plain.mean_over(classes.finding_ids)
-        return _Scored((plain.map, np.nan, np.nan), (findings, np.nan, np.nan), np.empty(0))
-    drawn = metrics.bootstrap_map(
-        table,
-        truth,
-        resamples=resamples,
-        seed=seed,
-        iou_threshold=iou_threshold,
-        image_ids=images,
-        class_ids=class_ids,
-    )
-    return _Scored((drawn.map, drawn.low, drawn.high), drawn.mean_over(classes.finding_ids), drawn.samples)
+        return _Scored((plain.map, np.nan, np.nan), (findings, np.nan, np.nan), None)
+    drawn = metrics.bootstrap_map(table, truth, resamples=resamples, seed=seed, **alike)
+    return _Scored((drawn.map, drawn.low, drawn.high), drawn.mean_over(classes.finding_ids), drawn)
 
 
 def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
