@@ -64,7 +64,7 @@ aspect_ratios: list[float] = []  # height / width of the anchors, empty to fit
 label_mode: str = "fused"  # fused, every_reader or agreement (boxes weigh as much as readers agree)
 readers: list[str] = []  # learn only from these readers, empty for all
 skip_readers: list[str] = []  # leave out images that one of these readers read
-epochs: int = 6  # passes
+epochs: int = 8  # passes
 max_minutes: float = 0.0  # min, end training after this, 0 for no limit
 images_per_epoch: int = 480  # images shown in a pass, 0 for about all that have boxes
 negative_fraction: float = 0.15  # share of images without boxes, below 0 as in the data
@@ -80,6 +80,8 @@ weight_decay: float = 0.01  # of weights, not of biases and normalisation
 clip_norm: float = 5.0  # largest norm of the gradient, 0 for no clipping
 batch_norm: str = "auto"  # trained, frozen, or auto: frozen for small batches with given weights
 ema_decay: float = 0.998  # of the averaged weights that are kept, 0 for none
+box_weight: float = 1.0  # of the edges' loss; 2 for few, large findings whose edges matter
+near_truth: int = 0  # shaken copies of each true box to learn from; 4 likewise, in trainings from nothing
 hflip: float = 0.5  # probability of a mirror image
 flip_bound: list[str] = []  # names of findings bound to a side: images with one are not mirrored
 scale: list[float] = [0.85, 1.2]  # smallest and largest zoom
@@ -174,7 +176,8 @@ changes = {**geometry, **exposure, "multi_scale": multi_scale, "flip_bound": fli
 # %%
 steps = {"optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
          "warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay,
-         "clip_norm": clip_norm, "ema_decay": ema_decay}  # fmt: skip
+         "clip_norm": clip_norm, "ema_decay": ema_decay, "box_weight": box_weight,
+         "near_truth": near_truth}  # fmt: skip
 length = {
     "epochs": epochs,
     "max_minutes": max_minutes,

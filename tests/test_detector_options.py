@@ -37,6 +37,12 @@ def spy_on_steps(monkeypatch: pytest.MonkeyPatch, look) -> list:
     return seen
 
 
+def test_edges_may_weigh_more_and_be_learnt_near_the_truth(tmp_path, monkeypatch):
+    heads = spy_on_steps(monkeypatch, lambda module: module.net.roi_heads)
+    train(tmp_path, box_weight=2.0, near_truth=3, epochs=1, val_ids=[])
+    assert (heads[0].box_weight, heads[0].near_truth) == (2.0, 3)
+
+
 # -- precision ---------------------------------------------------------------------------------------
 
 

@@ -197,8 +197,6 @@ class Architecture:
         stem: Path of the colour network's first convolution; empty for none.
         learning_rate: For AdamW at batch size 4; other sizes follow from it.
         coco: Name of torchvision's published weights for the whole detector; empty for none.
-        box_weight: See `WeightedRoIHeads`, as for the next.
-        near_truth: Regions close to the truth that a network learns from which starts from nothing.
     """
 
     build: Callable[[int], FasterRCNN]
@@ -208,8 +206,6 @@ class Architecture:
     stem: str = ""
     learning_rate: float = 1e-4
     coco: str = ""
-    box_weight: float = 1.0
-    near_truth: int = 0
 
 
 def _resnet(name: str) -> Callable[[int], FasterRCNN]:
@@ -235,9 +231,7 @@ def _mobilenet(n_labels: int) -> FasterRCNN:
 _PYRAMID = (4, 8, 16, 32, 64)
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "light": Architecture(
-        light_parts, LightBackbone.strides, learning_rate=1e-3, box_weight=2.0, near_truth=4
-    ),
+    "light": Architecture(light_parts, LightBackbone.strides, learning_rate=1e-3),
     "mobilenet_v3_large_fpn": Architecture(
         _mobilenet,
         (32, 32, 64),
@@ -298,7 +292,6 @@ def build_network(spec: DetectorSpec) -> GreyFasterRCNN:
         conv_depth=entry.rpn_depth,
     )
     net = GreyFasterRCNN(parts)
-    net.roi_heads.box_weight, net.roi_heads.near_truth = entry.box_weight, entry.near_truth
     if entry.stem:
         owner, _, name = entry.stem.rpartition(".")
         setattr(net.get_submodule(owner), name, _grey_stem(net.get_submodule(entry.stem)))

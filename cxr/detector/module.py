@@ -174,6 +174,8 @@ class DetectorModule(pl.LightningModule):
         warmup_steps: See `lr_factor`.
         total_steps: Optimiser steps of the whole training.
         ema_decay: Of the weight average; 0 for none.
+        box_weight: See `WeightedRoIHeads`, as for the next.
+        near_truth: Regions close to each true box to learn from.
         batch_norm: "trained" or "frozen".
         augmentation: Fields of `Augmentation`.
         seed: Any integer from 0.
@@ -194,6 +196,8 @@ class DetectorModule(pl.LightningModule):
         warmup_steps: int,
         total_steps: int,
         ema_decay: float,
+        box_weight: float,
+        near_truth: int,
         batch_norm: str,
         augmentation: dict[str, Any],
         seed: int,
@@ -205,6 +209,7 @@ class DetectorModule(pl.LightningModule):
         self.save_hyperparameters()
         self.spec = DetectorSpec.from_dict(spec)
         self.net = build_network(self.spec)
+        self.net.roi_heads.box_weight, self.net.roi_heads.near_truth = box_weight, near_truth
         self.average: WeightAverage | None = None
         self.augmentation = Augmentation(
             **{name: tuple(v) if isinstance(v, list) else v for name, v in augmentation.items()}

@@ -87,6 +87,8 @@ def train_detector(
     warmup_steps: int = 500,
     clip_norm: float = 5.0,
     ema_decay: float = 0.998,
+    box_weight: float = 1.0,
+    near_truth: int = 0,
     batch_norm: str = "auto",
     hflip: float = 0.5,
     flip_bound: Sequence[str] = (),
@@ -160,6 +162,9 @@ def train_detector(
         warmup_steps: Of the latter two, but at most a twentieth of the training.
         clip_norm: Largest norm of the gradient; 0 for no clipping.
         ema_decay: Of the weight average that is validated and kept as best; 0 for none.
+        box_weight: How much the loss of the boxes' edges counts beside the others.
+        near_truth: Shaken copies of each true box added to the regions to learn from: edges are learnt
+            sooner, at the price of telling findings from nothing later.
         batch_norm: "trained", "frozen", or "auto": frozen with pretrained weights where a
             step sees fewer than 8 images a device.
         hflip: Probability of a mirror image. Classes whose names differ by right and left
@@ -296,6 +301,8 @@ def train_detector(
             warmup_steps=min(warmup_steps, -(-steps_per_epoch * epochs // 20)),
             total_steps=steps_per_epoch * epochs,
             ema_decay=ema_decay,
+            box_weight=box_weight,
+            near_truth=near_truth,
             batch_norm=batch_norm,
             augmentation={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(augmentation).items()},
             seed=seed,
