@@ -50,7 +50,13 @@ class _LocalKernelManager(AsyncKernelManager):
     transport = "ipc"
 
     async def start_kernel(self, **options: Any) -> None:
-        """Start the kernel with its own standard streams closed off."""
+        """Start the kernel with its own standard streams closed off.
+
+        Its sockets get a folder of their own: by default they lie in the working directory under
+        fixed names, where two runs at once would talk to each other's kernels.
+        """
+        self._sockets = tempfile.TemporaryDirectory(prefix="cxr-")
+        self.ip = str(Path(self._sockets.name) / "kernel")
         await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
 

@@ -432,6 +432,10 @@ def test_pr_curves_and_froc() -> None:
     assert "1/8" in words
     assert "Right Lung" in words
     assert "No class" in texts(plots.pr_curves({}, {}, classes=LUNGS))
+    nothing = (np.empty(0), np.empty(0))
+    assert plots.pr_curves({0: nothing}, {0: 0.0}, classes=LUNGS).axes, (
+        "a class of which nothing was detected"
+    )
     assert "No finding has truth" in texts(plots.froc((np.empty(0), np.empty(0)), {}, classes=LUNGS))
 
 

@@ -224,11 +224,22 @@ def test_sweep_finds_that_a_fair_classifier_helps_and_chooses_it() -> None:
         submission.gate_sweep(found, p_abnormal[:0], truth, classes=SMALL)
 
 
+def test_a_gain_that_may_be_luck_is_not_chosen() -> None:
+    found, p_abnormal, truth = make_study()
+    grid = [Gate("soft", power=0.0), Gate("soft", power=1.0)]
+    sweep = submission.gate_sweep(found, p_abnormal, truth, grid=grid, classes=SMALL, resamples=60)
+    assert sweep.loc[2, "gain_low"] > 0 and submission.choose_gate(sweep).power == 1.0
+    sweep.loc[2, "gain_low"] = -0.001
+    assert submission.choose_gate(sweep) == submission.NORMAL_LINE_ONLY
+    sweep[["gain_low", "gain_high"]] = np.nan
+    assert submission.choose_gate(sweep).power == 1.0, "without resamples the best score decides"
+
+
 def test_a_cross_fitted_gate_is_chosen_without_the_images_it_is_applied_to() -> None:
     """Spoil one half, so that a strong gate hurts there: only the other half's setting changes."""
     found, p_abnormal, truth = make_study()
     part = np.random.default_rng(0).permutation(len(p_abnormal)) % 2
-    grid = [Gate("soft", power=0.0), Gate("soft", power=2.0)]
+    grid = [submission.NORMAL_LINE_ONLY, Gate("soft", power=2.0)]
     gated, before = submission.cross_fitted(found, p_abnormal, truth, grid=grid, classes=SMALL)
     assert before == [grid[1], grid[1]]
     spoilt = p_abnormal.copy()

@@ -82,6 +82,8 @@ def pr_curves(
     figure, axes = new_grid(len(present), columns=columns, width=2.4, height=2.3, share=True)
     for place, class_id in zip(axes, present, strict=True):
         recall, precision = (np.asarray(values, dtype=float) for values in curves[class_id])
+        if not len(recall):  # a class of which nothing was detected
+            recall, precision = np.zeros(1), np.zeros(1)
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         color = ink(classes.color(class_id))
         stairs = np.concatenate([[0.0], recall]), np.concatenate([envelope[:1], envelope])

@@ -188,7 +188,12 @@ def _score(
 
 
 def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
-    """The setting of the best out-of-fold score; of equals the first in the sweep.
+    """The best setting that beats the normal line only beyond chance, else the normal line only.
+
+    The best of many settings always looks a little better than the simplest one. Where the paired
+    interval of its gain holds zero, that is luck, and on new images it as often costs as it gains. A
+    sweep that was not resampled, or has no normal line only, has no such interval: then the best
+    score decides, of equals the first in the sweep.
 
     Only settings that give every image a graded normal line (`GRADED_MODES`) are chosen from. The
     filter and "none" are in the sweep for comparison; with a line added where they have none they
@@ -196,7 +201,7 @@ def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
 
     Args:
         sweep: What `gate_sweep` returned, on out-of-fold predictions, never on the test.
-        column: "map" or "map_findings".
+        column: "map", or "map_findings" for which the best score decides.
 
     Raises:
         DataError: No such setting in the sweep, or none with a score.
@@ -204,6 +209,11 @@ def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
     tried = sweep[sweep["mode"].isin(GRADED_MODES)]
     if not tried[column].notna().any():
         raise DataError("gate: expected a sweep with at least one scored graded setting, got none")
+    if column == "map" and tried["gain_low"].notna().any():
+        beyond_chance = tried[tried["gain_low"] > 0]
+        if beyond_chance.empty:
+            return NORMAL_LINE_ONLY
+        tried = beyond_chance
     best = tried.loc[tried[column].idxmax()]
     return Gate(
         mode=str(best["mode"]),
@@ -224,6 +234,7 @@ def cross_fitted(
     classes: schema.ClassTable = schema.VINBIGDATA,
     iou_threshold: float = 0.4,
     parts: int = 2,
+    resamples: int = 200,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[Gate]]:
     """Gate every image by a setting that was chosen on other images.
@@ -234,7 +245,8 @@ def cross_fitted(
 
     Args:
         parts: Number of parts.
-        seed: Of the dealing.
+        resamples: Bootstrap resamples in each choice, see `choose_gate`.
+        seed: Of the dealing and the resampling.
 
     The other arguments are those of `gate_sweep`.
 
@@ -258,7 +270,8 @@ def cross_fitted(
             p_findings=p_findings,
             classes=classes,
             iou_threshold=iou_threshold,
-            resamples=0,
+            resamples=resamples,
+            seed=seed,
         )
         setting = choose_gate(sweep)
         own = detections[detections[schema.IMAGE_ID].isin(images[part == number])]
