@@ -188,11 +188,15 @@ def predict_files(
     files: Annotated[list[Path], typer.Argument(metavar="FILE_OR_DIR...", help="Radiographs.")],
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and predictions.json.")],
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw a picture of each image.")] = False,
-    score_threshold: Annotated[float, typer.Option(help="Boxes below this score are left out.")] = 0.05,
+    score_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Boxes below this score are left out.")
+    ] = 0.05,
     flip: Annotated[bool, typer.Option(help="Also look at the mirror image.")] = False,
     scale: Annotated[
         list[float] | None,
-        typer.Option(metavar="FACTOR", help="Also look at this size, 1 is its own; may be repeated."),
+        typer.Option(
+            min=0.1, metavar="FACTOR", help="Also look at this size, 1 is its own; may be repeated."
+        ),
     ] = None,
     also: Annotated[
         list[Path] | None,

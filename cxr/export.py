@@ -50,7 +50,7 @@ def export_run(
         DataError: The run lacks a file that is needed, or `out` is not empty.
     """
     if format not in FORMATS:
-        raise ParameterError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+        raise ParameterError(f"format {format!r}: expected one of {', '.join(FORMATS)}, safetensors")
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out}: not empty; give a new folder")
     store = ImageStore(_needed(root, schema.IMAGES_DIR))

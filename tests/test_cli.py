@@ -72,6 +72,13 @@ def test_bad_input_is_one_line_and_status_2(
     assert {p.name for p in tmp_path.iterdir()} <= {"data", "outputs"}, "nothing half-written"
 
 
+def test_values_out_of_range_are_status_2(cxr):
+    for option, value in (("--score-threshold", "7"), ("--scale", "0")):
+        status, _, err = cxr("predict", "a.ckpt", "a.dcm", "--out", "out", option, value)
+        assert status == 2
+        assert f"Invalid value for '{option}'" in err
+
+
 def test_wrong_usage_is_status_2(cxr):
     status, _, err = cxr("run")
     assert status == 2
