@@ -109,7 +109,10 @@ def weighted_boxes_fusion(
     confidences = scores * weights[model_ids]
     keys, n_groups = dense_keys(images, labels)
     order, starts = group_by_score(keys, confidences, n_groups)
-    fused, scores, first, n_boxes, models = _cluster(
+    # Made here, not in the compiled loop: numpy asks the system for large pages, numba does not.
+    n = len(order)
+    results = np.empty((n, 4), np.float32), np.empty(n), *np.empty((3, n), np.int64)
+    count = _cluster(
         boxes,
         confidences,
         model_ids,
@@ -119,7 +122,9 @@ def weighted_boxes_fusion(
         float(iou_threshold),
         CONF_TYPES.index(conf_type),
         allows_overflow,
+        *results,
     )
+    fused, scores, first, n_boxes, models = (values[:count] for values in results)
     labels, images = labels[first], images[first]
     keys, n_groups = dense_keys(images)
     ranking, _ = group_by_score(keys, scores, n_groups)
@@ -173,20 +178,30 @@ def checked(
     scores = _column(scores, "scores", n)
     labels, model_ids = _integers(labels, "labels", n), _integers(model_ids, "model_ids", n)
     images = np.zeros(n, dtype=np.int64) if images is None else _integers(images, "images", n)
-    if n == 0:
-        return boxes, scores, labels, model_ids, images
-    sides = boxes[:, 2:] - boxes[:, :2]
-    # One comparison refuses NaN too; an infinite edge makes an infinite side or NaN.
-    if not (sides.min() > 0 and sides.max() < np.inf):
-        row = int((~((sides > 0) & (sides < np.inf)).all(axis=1)).argmax())
-        raise BoxError(f"box {row}: expected finite edges and a positive area, got {boxes[row].tolist()}")
-    if not scores.min() >= 0:
-        row = int((~(scores >= 0)).argmax())
-        raise BoxError(f"score {row}: expected a number of at least 0, got {scores[row]}")
-    if model_ids.min() < 0 or model_ids.max() >= n_models:
-        wrong = int(model_ids.min() if model_ids.min() < 0 else model_ids.max())
-        raise BoxError(f"model_ids: expected 0..{n_models - 1} for {n_models} models, got {wrong}")
+    row = int(_first_wrong(boxes, scores, model_ids, n_models))
+    if row >= 0:
+        sides = boxes[row, 2:] - boxes[row, :2]
+        if not (sides.min() > 0 and sides.max() < np.inf):
+            raise BoxError(f"box {row}: expected finite edges and a positive area, got {boxes[row].tolist()}")
+        if not scores[row] >= 0:
+            raise BoxError(f"score {row}: expected a number of at least 0, got {scores[row]}")
+        raise BoxError(
+            f"model_ids: expected 0..{n_models - 1} for {n_models} models, got {model_ids[row]} in row {row}"
+        )
     return boxes, scores, labels, model_ids, images
+
+
+@compiled
+def _first_wrong(boxes, scores, model_ids, n_models):
+    """Row of the first box that is impossible, -1 where there is none."""
+    for i in range(boxes.shape[0]):
+        width, height = boxes[i, 2] - boxes[i, 0], boxes[i, 3] - boxes[i, 1]
+        # Comparisons with NaN are false; an infinite edge makes an infinite side or NaN.
+        if not (width > 0 and height > 0 and width < np.inf and height < np.inf):
+            return i
+        if not scores[i] >= 0 or model_ids[i] < 0 or model_ids[i] >= n_models:
+            return i
+    return -1
 
 
 def _column(values: ArrayLike, name: str, n: int, dtype: type | None = np.float64) -> np.ndarray:
@@ -207,19 +222,21 @@ def _integers(values: ArrayLike, name: str, n: int) -> np.ndarray:
 
 
 @compiled
-def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, conf_type, overflow):
-    """Fuse group by group; every group starts anew in the same small working arrays."""
-    n, n_models = order.shape[0], weights.shape[0]
-    fused = np.empty((n, 4), np.float32)
-    scores = np.empty(n)
-    first_box = np.empty(n, np.int64)
-    boxes_in = np.empty(n, np.int64)
-    models_in = np.empty(n, np.int64)
+def _cluster(
+    boxes, confidences, model_ids, weights, order, starts, threshold, conf_type, overflow,
+    fused, scores, first_box, boxes_in, models_in,
+):  # fmt: skip
+    """Fuse group by group into the last five arrays; returns how many rows of them are filled.
+
+    Every group starts anew in the same small working arrays.
+    """
+    n_models = weights.shape[0]
     largest = 0
     for g in range(starts.shape[0] - 1):
         largest = max(largest, starts[g + 1] - starts[g])
-    mean = np.empty((largest, 4))
-    area = np.empty(largest)
+    left, top, right, bottom = np.empty(largest), np.empty(largest), np.empty(largest), np.empty(largest)
+    area, shared = np.empty(largest), np.empty(largest)
+    ratio = threshold / (1 + threshold) * (1 - 1e-12)  # of the areas, what overlaps at the threshold
     moment = np.empty((largest, 4))
     confidence = np.empty(largest)
     highest = np.empty(largest)
@@ -227,7 +244,7 @@ def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, c
     model_weight = np.empty(largest)
     drew = np.empty((largest, n_models), np.bool_)
     total = weights.sum()
-    top = weights.max()
+    heaviest = weights.max()
     base = 0
     for g in range(starts.shape[0] - 1):
         count = 0
@@ -235,18 +252,19 @@ def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, c
             index = order[i]
             x0, y0, x1, y1 = boxes[index, 0], boxes[index, 1], boxes[index, 2], boxes[index, 3]
             own_area = (x1 - x0) * (y1 - y0)
+            # With nothing to decide in it, this loop is compiled to vector instructions.
+            for c in range(count):
+                width = (x1 if x1 < right[c] else right[c]) - (x0 if x0 > left[c] else left[c])
+                height = (y1 if y1 < bottom[c] else bottom[c]) - (y0 if y0 > top[c] else top[c])
+                shared[c] = (width if width > 0 else 0.0) * (height if height > 0 else 0.0)
             best, best_iou = -1, threshold
             for c in range(count):
-                width = max(min(x1, mean[c, 2]) - max(x0, mean[c, 0]), 0.0)
-                height = max(min(y1, mean[c, 3]) - max(y0, mean[c, 1]), 0.0)
-                shared = width * height
-                union = own_area + area[c] - shared
                 # One branch that nearly always goes the same way; the division decides only near it.
-                if shared <= best_iou * union * (1 - 1e-12):
-                    continue
-                iou = shared / union
-                if iou > best_iou:
-                    best, best_iou = c, iou
+                both = own_area + area[c]
+                if shared[c] > ratio * both:
+                    iou = shared[c] / (both - shared[c])
+                    if iou > best_iou:
+                        best, best_iou = c, iou
             share = confidences[index]
             model = model_ids[index]
             if best < 0:
@@ -258,8 +276,8 @@ def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, c
                 for m in range(n_models):
                     drew[c, m] = False
                 drew[c, model] = True
+                left[c], top[c], right[c], bottom[c] = x0, y0, x1, y1
                 for k in range(4):
-                    mean[c, k] = boxes[index, k]
                     moment[c, k] = share * boxes[index, k]
                 area[c] = own_area
                 confidence[c] = share
@@ -280,11 +298,12 @@ def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, c
             if confidence[c] > 0:
                 for k in range(4):
                     moment[c, k] += share * boxes[index, k]
-                    mean[c, k] = moment[c, k] / confidence[c]
-                area[c] = (mean[c, 2] - mean[c, 0]) * (mean[c, 3] - mean[c, 1])
+                left[c], top[c] = moment[c, 0] / confidence[c], moment[c, 1] / confidence[c]
+                right[c], bottom[c] = moment[c, 2] / confidence[c], moment[c, 3] / confidence[c]
+                area[c] = (right[c] - left[c]) * (bottom[c] - top[c])
         for c in range(count):
-            for k in range(4):
-                fused[base + c, k] = mean[c, k]
+            fused[base + c, 0], fused[base + c, 1] = left[c], top[c]
+            fused[base + c, 2], fused[base + c, 3] = right[c], bottom[c]
             # In the order of CONF_TYPES.
             if conf_type == 0:
                 counted = boxes_in[base + c]
@@ -292,11 +311,11 @@ def _cluster(boxes, confidences, model_ids, weights, order, starts, threshold, c
                     counted = min(counted, n_models)
                 score = confidence[c] / boxes_in[base + c] * counted / total
             elif conf_type == 1:
-                score = highest[c] / top
+                score = highest[c] / heaviest
             elif conf_type == 2:
                 score = confidence[c] / weight[c] * model_weight[c] / total
             else:
                 score = confidence[c] / (weight[c] + (total - model_weight[c]))
             scores[base + c] = score
         base += count
-    return fused[:base], scores[:base], first_box[:base], boxes_in[:base], models_in[:base]
+    return base

@@ -19,13 +19,15 @@ def group_by_score(keys: np.ndarray, scores: np.ndarray, n_groups: int) -> tuple
         The order, `int64 (N,)`, and where each group starts in it, `int64 (n_groups + 1,)`.
     """
     if HAVE_NUMBA:
-        return _group_by_score(keys, scores, n_groups)
+        # Made here, not in the compiled loop: numpy asks the system for large pages, numba does not.
+        order = np.empty(len(keys), np.int64)
+        return order, _group_by_score(keys, scores, n_groups, order)
     order = np.lexsort((-scores, keys))
     return order, np.searchsorted(keys[order], np.arange(n_groups + 1))
 
 
 @compiled
-def _group_by_score(keys, scores, n_groups):
+def _group_by_score(keys, scores, n_groups, order):
     # A counting sort, then a stable insertion sort of each small group: a general sort over
     # (group, score) costs several times what all the rest of a fusion does.
     n = keys.shape[0]
@@ -35,7 +37,6 @@ def _group_by_score(keys, scores, n_groups):
     for g in range(n_groups):
         starts[g + 1] += starts[g]
     fill = starts[:-1].copy()
-    order = np.empty(n, np.int64)
     for i in range(n):
         order[fill[keys[i]]] = i
         fill[keys[i]] += 1
@@ -56,7 +57,7 @@ def _group_by_score(keys, scores, n_groups):
                 j -= 1
             order[first + j + 1] = index
             sorted_scores[j + 1] = score
-    return order, starts
+    return starts
 
 
 def dense_keys(*labels: np.ndarray) -> tuple[np.ndarray, int]:
