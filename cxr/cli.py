@@ -26,6 +26,7 @@ from cxr.errors import CxrError, DataError
 app = typer.Typer(
     name="cxr",
     help="Find thoracic abnormalities on chest radiographs. Not a medical device.",
+    epilog="With --debug, anywhere in a command, all that is logged is shown, and where an error came from.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -110,10 +111,11 @@ def run_chain(
     page = root / report.REPORT
     if executed or not page.is_file():
         page = report.write_report(root)
-    if outdated := chain.outdated(values):
+    outdated = chain.outdated(values)
+    if outdated:
         _say(f"still to run with these parameters: {', '.join(outdated)}")
     else:
-        _say("all is up to date")
+        _say("done" if executed else "all is up to date")
         if score := report.submission_score(root):
             _say(
                 f"test mAP@{score['iou_threshold']:g}: {score['map']:.4f} over all classes, "
@@ -212,9 +214,11 @@ def predict_files(
     """Find abnormalities on radiographs: boxes in pixels of the original files."""
     from cxr import predictions
     from cxr.detector import ensemble, prediction
-    from cxr.rundir import progress_printer
+    from cxr.rundir import progress_printer, read_json
 
-    known = json.loads(calibration.read_text(encoding="utf-8")) if calibration else None
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: expected a folder for the predictions, or a new name, got a file")
+    known = read_json(calibration) if calibration else None
     detectors = ensemble.load_detectors([checkpoint, *(also or [])], known, device=device)
     named, _ = prediction.image_files(files)
     detections, failures = prediction.predict_files(

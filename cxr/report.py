@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from cxr import schema
 from cxr.chain import Notebook, read_notebooks
 from cxr.errors import DataError
 from cxr.manifest import read_manifest
-from cxr.rundir import CAPTION_KEY, write_text
+from cxr.rundir import CAPTION_KEY, read_json, write_text
 
 REPORT = "report.html"
 _TEMPLATE = Path(__file__).with_suffix(".html.j2")
@@ -141,4 +140,4 @@ def _result(root: Path, artefact: str) -> dict[str, Any] | None:
     manifest = read_manifest(root / artefact.split("/")[0])
     if manifest is None or artefact.split("/", 1)[1] not in manifest["outputs"]:
         return None
-    return json.loads((root / artefact).read_text(encoding="utf-8"))
+    return read_json(root / artefact)

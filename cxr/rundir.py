@@ -137,6 +137,21 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=2, default=_plain) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        DataError: The file holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the text's encoding, or of JSON
+        raise DataError(f"{path}: expected JSON, got something else ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, got a {type(content).__name__}")
+    return content
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that a notebook wrote; image ids stay text, `007` and `NA` included."""
     others = [column for column in pd.read_csv(path, nrows=0).columns if column != IMAGE_ID]

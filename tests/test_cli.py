@@ -53,6 +53,8 @@ def test_help_lists_every_command(cxr):
         (["phantom", "made", "--size", "10"], "ParameterError"),
         (["score", "no.csv", "truth.csv"], "truth.csv"),
         (["predict", "no.ckpt", "x.dcm", "--out", "found"], "no.ckpt"),
+        (["predict", "no.ckpt", "x.dcm", "--out", "a_file"], "a_file: expected a folder for the predictions"),
+        (["predict", "no.ckpt", "x.dcm", "--out", "o", "--calibration", "a_file"], "a_file: expected JSON"),
         (["export", "nowhere", "out", "--format", "png"], "nowhere: no run"),
         (["export", "nowhere", "out", "--format", "safetensors"], "nowhere: no detector"),
         (["kaggle", "{demo}", "kernel", "--title", "abc"], "at least 5 characters"),
@@ -62,6 +64,7 @@ def test_bad_input_is_one_line_and_status_2(
     arguments: list[str], message: str, cxr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "data").mkdir()
+    (tmp_path / "a_file").write_text("no folder, no JSON")
     monkeypatch.chdir(tmp_path)
     demo = ROOT / "params" / "demo.yaml"
     status, _, err = cxr(*[a.format(demo=demo) for a in arguments])
@@ -69,7 +72,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
-    assert {p.name for p in tmp_path.iterdir()} <= {"data", "outputs"}, "nothing half-written"
+    assert {p.name for p in tmp_path.iterdir()} <= {"data", "a_file", "outputs"}, "nothing half-written"
 
 
 def test_values_out_of_range_are_status_2(cxr):

@@ -17,6 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d, box_iou
 from cxr import schema
 from cxr.detector import anchors, heads, model, weights
 from cxr.detector.checkpoint import read_detector, write_safetensors
+from cxr.detector.device import pick_device
 from cxr.detector.ema import WeightAverage
 from cxr.errors import CheckpointError, ParameterError
 
@@ -275,10 +276,16 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be loaded safely"):
         weights.load_weights(net, str(tmp_path / "code.pt"), architecture_name="light")
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CheckpointError, match="cannot be loaded safely"):
+    with pytest.raises(CheckpointError, match="expected a torch file, got one that begins b'he'"):
         weights.load_weights(net, str(tmp_path / "text.pt"), architecture_name="light")
     with pytest.raises(CheckpointError, match="publishes no detector weights for 'light'"):
         weights.load_weights(net, "torchvision", architecture_name="light")
+
+
+def test_a_device_that_is_not_here_is_named():
+    for device in ("cuda:99", "tpu"):
+        with pytest.raises(ParameterError, match=f"device: expected auto or one of cpu.*, got '{device}'"):
+            pick_device(device)
 
 
 # -- files -------------------------------------------------------------------------------------------

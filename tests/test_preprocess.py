@@ -572,6 +572,19 @@ def test_stopped_run_is_continued(
 
 
 @pytest.mark.slow
+def test_a_terminated_command_says_so(data: dict[str, Path], tmp_path: Path):
+    command = [sys.executable, "-m", "cxr", "preprocess", str(data["train"]), str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--image-size", "48", "--jobs", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_shard(tmp_path, process)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "terminated; what is finished stays" in said
+
+
+@pytest.mark.slow
 def test_killed_again_and_again(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
     rng = np.random.default_rng(5)
     for _ in range(25):

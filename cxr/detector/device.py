@@ -6,11 +6,20 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from cxr.errors import ParameterError
+
 
 def pick_device(device: str) -> torch.device:
-    """A device by name; "auto" is the first CUDA device, else the CPU."""
+    """A device by name; "auto" is the first CUDA device, else the CPU.
+
+    Raises:
+        ParameterError: No such device here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if device not in (*there, "cuda" if len(there) > 1 else "cpu"):
+        raise ParameterError(f"device: expected auto or one of {', '.join(there)} here, got {device!r}")
     return torch.device(device)
 
 

@@ -171,6 +171,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is damaged or holds objects other than plain data.
     """
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(2)
+        if not (begin == b"PK" or begin[:1] == b"\x80"):  # torch's zip files, and its pickles before 1.6
+            raise CheckpointError(f"{path}: expected a torch file, got one that begins {begin!r}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

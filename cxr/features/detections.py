@@ -8,7 +8,6 @@ a detector and which table of folds they were trained by. Both are checked when 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pandas as pd
 
 from cxr import schema
 from cxr.errors import DataError
-from cxr.rundir import read_table
+from cxr.rundir import read_json, read_table
 
 DETECTOR_PREFIX = "detector_"
 _KINDS = ("score", "count", "area")
@@ -124,7 +123,7 @@ def read_fold_detections(path: Path, folds: pd.DataFrame) -> dict[int, pd.DataFr
             raise DataError(
                 f"{needed}: no such file; detections of an earlier run are a CSV and a .json beside it"
             )
-    record = json.loads(record_path.read_text(encoding="utf-8"))
+    record = read_json(record_path)
     if record.get("folds_sha256") != _hash(folds):
         raise DataError(
             f"{path}: its detectors were trained by another table of folds than this run's, so they may have "

@@ -202,8 +202,12 @@ def _size_table(sizes: pd.DataFrame | None) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: readers stopped, nothing half-written."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let SIGTERM end the run as Ctrl-C does: readers stopped, nothing half-written.
+
+    A program that has its own way to be terminated (the `cxr` command) keeps it.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
