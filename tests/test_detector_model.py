@@ -284,7 +284,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path):
 
 def test_a_device_that_is_not_here_is_named():
     for device in ("cuda:99", "tpu"):
-        with pytest.raises(ParameterError, match=f"device: expected auto or one of cpu.*, got '{device}'"):
+        with pytest.raises(ParameterError, match=f"device: expected one of auto, cpu.*, got '{device}'"):
             pick_device(device)
 
 

@@ -19,7 +19,7 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     if device not in (*there, "cuda" if len(there) > 1 else "cpu"):
-        raise ParameterError(f"device: expected auto or one of {', '.join(there)} here, got {device!r}")
+        raise ParameterError(f"device: expected one of auto, {', '.join(there)} here, got {device!r}")
     return torch.device(device)
 
 
