@@ -24,6 +24,7 @@ from pydicom.uid import UID
 
 from cxr.dicom import jpeg2000, reasons
 from cxr.dicom.layout import Layout
+from cxr.dicom.native import DiskRows, read_native, stored_bits
 from cxr.errors import DicomReadError
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
@@ -39,38 +40,6 @@ _RLE = {"1.2.840.10008.1.2.5"}
 
 _CHILD_SECONDS = 30.0
 """For callers without a time limit of their own; `IsolatedReader` takes the child along with its own."""
-
-
-class DiskRows:
-    """Rows of an uncompressed frame, read from the file when they are asked for.
-
-    An area average needs a few rows at a time. Reading just those keeps them in the processor's
-    cache, and the frame is never in memory as a whole. (A memory map would do the same and
-    die of SIGBUS when a file on a network share shrinks under it.)
-
-    Attributes:
-        shape: `(H, W)`.
-        dtype: Type of a sample.
-    """
-
-    def __init__(self, stream: BinaryIO, layout: Layout, name: str) -> None:
-        self.shape = (layout.rows, layout.columns)
-        self.dtype = layout.dtype
-        self._file, self._start, self._name = stream.fileno(), stream.tell(), name
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        first, last, _ = rows.indices(self.shape[0])
-        values = np.empty((last - first, self.shape[1]), dtype=self.dtype)
-        view, offset = memoryview(values).cast("B"), self._start + first * self.shape[1] * self.dtype.itemsize
-        done = 0
-        while done < values.nbytes:
-            step = os.preadv(self._file, [view[done:]], offset + done)
-            if step == 0:
-                raise DicomReadError(
-                    reasons.TRUNCATED, f"{self._name}: the file ends in row {first} of {self.shape[0]}"
-                )
-            done += step
-        return values
 
 
 @dataclass(frozen=True)
@@ -119,13 +88,14 @@ def decode(
     length, words = _pixel_data_head(stream, path.name, implicit=bool(implicit), little=bool(little))
     syntax = layout.transfer_syntax
     if syntax in _NATIVE:
-        _check_native(path.name, layout, length)
-        if by_rows and little and not _needs_shift(layout) and isinstance(stream, io.BufferedReader):
-            return Samples(DiskRows(stream, layout, path.name))
-        values = _native(stream, path.name, layout)
-        if not little:
-            values = _from_big_endian(values, words=words)
-        return Samples(_stored_bits(values, layout))
+        if length == _UNDEFINED:
+            raise DicomReadError(
+                reasons.TRANSFER_SYNTAX,
+                f"{path.name}: transfer syntax {_syntax_name(syntax)}, but the pixel data is encapsulated",
+            )
+        return Samples(
+            read_native(stream, path.name, layout, length, little=bool(little), words=words, by_rows=by_rows)
+        )
     if length != _UNDEFINED:
         raise DicomReadError(
             reasons.TRANSFER_SYNTAX,
@@ -134,15 +104,15 @@ def decode(
     if syntax in _JPEG_2000:
         return _jpeg_2000(_frame(stream, path.name), path.name, layout, longest_side)
     if syntax in _RLE:
-        return Samples(_stored_bits(_rle(_frame(stream, path.name), path.name, layout), layout))
+        return Samples(stored_bits(_rle(_frame(stream, path.name), path.name, layout), layout))
     if syntax in _JPEG_LS:
-        return Samples(_stored_bits(_jpeg_ls(_frame(stream, path.name), path.name, layout), layout))
+        return Samples(stored_bits(_jpeg_ls(_frame(stream, path.name), path.name, layout), layout))
     if syntax in _JPEG_DCT or syntax in _JPEG_LOSSLESS:
         frame = _frame(stream, path.name)
         precision = _check_jpeg(frame, path.name, layout)
         if syntax in _JPEG_DCT and precision == 8:
             return Samples(_jpeg(frame, path.name))
-        return Samples(_stored_bits(_gdcm(path, layout), layout))
+        return Samples(stored_bits(_gdcm(path, layout), layout))
     raise DicomReadError(
         reasons.TRANSFER_SYNTAX, f"{path.name}: transfer syntax {_syntax_name(syntax)} is not read"
     )
@@ -192,70 +162,6 @@ def _frame(stream: BinaryIO, name: str) -> bytes:
     if not frame:
         raise DicomReadError(reasons.NO_PIXEL_DATA, f"{name}: the pixel data has no fragment")
     return frame
-
-
-# -- uncompressed ------------------------------------------------------------------------------------
-
-
-def _check_native(name: str, layout: Layout, length: int) -> None:
-    if length == _UNDEFINED:
-        raise DicomReadError(
-            reasons.TRANSFER_SYNTAX,
-            f"{name}: transfer syntax {_syntax_name(layout.transfer_syntax)}, "
-            "but the pixel data is encapsulated",
-        )
-    need = layout.frame_bytes
-    if length < need:
-        raise DicomReadError(
-            reasons.TRUNCATED,
-            f"{name}: {length} bytes of pixel data, {layout.rows} x {layout.columns} needs {need}",
-        )
-    # A little padding is common. Much more means that Rows and Columns are not the picture's.
-    if length - need > max(4096, need // 100):
-        raise DicomReadError(
-            reasons.BAD_SIZE,
-            f"{name}: {length} bytes of pixel data, {layout.rows} x {layout.columns} needs only {need}",
-        )
-
-
-def _native(stream: BinaryIO, name: str, layout: Layout) -> np.ndarray:
-    count = layout.rows * layout.columns
-    if isinstance(stream, io.BytesIO):
-        content = stream.read(layout.frame_bytes)
-        values = np.frombuffer(content, dtype=layout.dtype, count=len(content) // layout.dtype.itemsize)
-    else:
-        values = np.fromfile(stream, dtype=layout.dtype, count=count)
-    if values.size < count:
-        raise DicomReadError(
-            reasons.TRUNCATED,
-            f"{name}: the file ends {layout.frame_bytes - values.nbytes} bytes before its pixel data does",
-        )
-    return values.reshape(layout.rows, layout.columns)
-
-
-def _from_big_endian(values: np.ndarray, *, words: bool) -> np.ndarray:
-    """Native order; 8-bit samples in 16-bit words come in swapped pairs (PS3.5 8.2)."""
-    if values.itemsize == 2:
-        return values.byteswap()
-    if words and values.size % 2 == 0:
-        return values.ravel().view(np.uint16).byteswap().view(values.dtype).reshape(values.shape)
-    return values
-
-
-def _stored_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
-    """Bring the stored bits down to bit 0 and extend their sign (PS3.5 8.1.1).
-
-    Unsigned samples aligned at bit 0 are left as they are: too small a Bits Stored is a common
-    slip, and masking would fold bright tissue into black.
-    """
-    lift = layout.bits_allocated - 1 - layout.high_bit
-    down = layout.bits_allocated - layout.bits_stored
-    return (values << lift) >> down if _needs_shift(layout) else values
-
-
-def _needs_shift(layout: Layout) -> bool:
-    unused = layout.bits_allocated > layout.bits_stored
-    return (layout.signed and unused) or layout.high_bit + 1 > layout.bits_stored
 
 
 # -- compressed --------------------------------------------------------------------------------------
