@@ -15,11 +15,12 @@ def pick_device(device: str) -> torch.device:
     Raises:
         ParameterError: No such device here.
     """
+    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    known = ["auto", "cpu", *(["cuda", *cuda] if cuda else [])]
+    if device not in known:
+        raise ParameterError(f"device: expected one of {', '.join(known)} here, got {device!r}")
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    if device not in (*there, "cuda" if len(there) > 1 else "cpu"):
-        raise ParameterError(f"device: expected one of auto, {', '.join(there)} here, got {device!r}")
+        return torch.device("cuda" if cuda else "cpu")
     return torch.device(device)
 
 

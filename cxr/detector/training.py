@@ -163,8 +163,8 @@ def train_detector(
         clip_norm: Largest norm of the gradient; 0 for no clipping.
         ema_decay: Of the weight average that is validated and kept as best; 0 for none.
         box_weight: How much the loss of the boxes' edges counts beside the others.
-        near_truth: Shaken copies of each true box added to the regions to learn from: edges are learnt
-            sooner, at the price of telling findings from nothing later.
+        near_truth: Shaken copies of each true box added to the regions to learn from, meant for the
+            edges of few, large findings; it takes steps that many small ones need more.
         batch_norm: "trained", "frozen", or "auto": frozen with pretrained weights where a
             step sees fewer than 8 images a device.
         hflip: Probability of a mirror image. Classes whose names differ by right and left
