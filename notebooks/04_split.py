@@ -84,7 +84,7 @@ by_readers["share"] = (by_readers["fused boxes"] / max(len(fused), 1)).round(3)
 by_readers
 
 # %% [markdown]
-# A box with one reader is not wrong, only less certain: the detector may weigh it by `agreement`, the
+# A box with one reader is not wrong, only less certain: the detector weighs it by `agreement`, the
 # share of the image's readers who drew it. If nearly all boxes have one reader, the threshold is too
 # strict for these readers.
 #

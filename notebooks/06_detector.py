@@ -24,7 +24,7 @@
 #   are learnt from one by one also `01_eda/train_full_dataset.csv`
 # - **Writes** `06_detector/checkpoints/` (one folder a fold with `best.ckpt` and `last.ckpt`),
 #   `06_detector/metrics.csv`
-# - **Time** demo (CPU) about 4 minutes; full data set several hours a fold on one GPU
+# - **Time** demo (CPU) about 5 minutes; full data set several hours a fold on one GPU
 #
 # Interrupted? The next call goes on from `last.ckpt`. A fold that is finished with the same data and
 # the same parameters is kept as it is; with other ones it is trained anew, and what was there moves
