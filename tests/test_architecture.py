@@ -19,7 +19,7 @@ PACKAGE = ROOT / "cxr"
 
 FLOORS = [
     {"schema", "errors"},
-    {"boxes", "dicom", "store", "params", "rundir"},
+    {"boxes", "dicom", "store", "params", "recipes", "rundir"},
     {"annotations", "splits", "features", "metrics", "phantom"},
     {"preprocess", "survey"},
     {"classifier", "detector"},
