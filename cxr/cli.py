@@ -171,16 +171,25 @@ def preprocess_folder(
 def train_detectors(parameter_file: ParameterFile, overrides: Overrides = None) -> None:
     """Do notebook 06's work without a notebook; torchrun starts it on many nodes."""
     from cxr import annotations, chain
-    from cxr.detector import folds, launch
+    from cxr.detector.checkpoints.run import best_checkpoints
+    from cxr.detector.recipe import Recipe
+    from cxr.detector.training import folds, launch
+    from cxr.recipes import from_values
     from cxr.rundir import RunDir, alone, locate
 
     values = chain.load_parameters(parameter_file, overrides or [])
     classes = annotations.read_classes(locate(str(values["data_dir"])))
     run = RunDir(str(values["run_dir"]), "06_detector")
     with alone(run.root) if launch.is_first_process() else nullcontext():
-        table = folds.train_run(run, values, classes=classes, progress=run.progress("steps"))
+        table = folds.train_run(
+            run,
+            from_values(Recipe, values),
+            held_out=values["train_folds"],
+            classes=classes,
+            progress=run.progress("steps"),
+        )
     best = table.groupby(schema.FOLD)["val_map"].max()
-    for fold, path in folds.best_checkpoints(run.input(schema.CHECKPOINTS_DIR)).items():
+    for fold, path in best_checkpoints(run.input(schema.CHECKPOINTS_DIR)).items():
         _say(f"fold {fold}: best validation mAP {best.get(fold, float('nan')):.4f}, {path}")
 
 
@@ -205,7 +214,7 @@ def predict_files(
         typer.Option("--with", metavar="CHECKPOINT", help="Fuse with this detector; may be repeated."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="A run's 07_evaluation/calibration.json, for several detectors.")
+        Path | None, typer.Option(help="A run's 07_evaluation/looks.json, for several detectors.")
     ] = None,
     max_boxes: Annotated[int, typer.Option(help="Most boxes an image.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 8,
@@ -213,23 +222,28 @@ def predict_files(
 ) -> None:
     """Find abnormalities on radiographs: boxes in pixels of the original files."""
     from cxr import predictions
-    from cxr.detector import ensemble, prediction
-    from cxr.rundir import progress_printer, read_json
+    from cxr.detector.prediction import detector, looks
+    from cxr.detector.prediction.files import image_files
+    from cxr.detector.prediction.files import predict_files as predict
+    from cxr.rundir import progress_printer
 
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: expected a folder for the predictions, or a new name, got a file")
-    known = read_json(calibration) if calibration else None
-    detectors = ensemble.load_detectors([checkpoint, *(also or [])], known, device=device)
-    named, _ = prediction.image_files(files)
-    detections, failures = prediction.predict_files(
-        detectors,
-        files,
-        batch_size=batch_size,
-        score_threshold=score_threshold,
+    how = looks.Looks(
+        score_floor=score_threshold,
         max_boxes=max_boxes,
-        flip=flip,
-        scales=(1.0, *(factor for factor in scale or [] if factor != 1)),
-        progress=progress_printer("images"),
+        tta_flip=flip,
+        tta_scales=(1.0, *(factor for factor in scale or [] if factor != 1)),
+    )
+    known = None
+    if calibration:
+        record = looks.read_looks(calibration)
+        record.warn_unless(how)
+        known = record.calibrations
+    detectors = detector.load_detectors([checkpoint, *(also or [])], known, device=device)
+    named, _ = image_files(files)
+    detections, failures = predict(
+        detectors, files, looks=how, batch_size=batch_size, progress=progress_printer("images")
     )
     count = predictions.write_predictions(
         detections, failures, named, out, classes=detectors[0].spec.classes, pictures=pictures
@@ -305,9 +319,9 @@ def export_images(
 ) -> None:
     """Write a run's images and boxes, or its detectors, for other tools."""
     if format == "safetensors":
-        from cxr.detector import ensemble
+        from cxr.detector.prediction import detector
 
-        for path in ensemble.export_run(run_dir, out):
+        for path in detector.export_run(run_dir, out):
             _say(str(path))
         return
     from cxr import annotations, export

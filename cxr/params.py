@@ -20,6 +20,16 @@ from cxr.errors import DataError, ParameterError
 
 Value = bool | int | float | str | list[Any]
 
+OLD_NAMES = {
+    "box_weight": "was removed: no gain was measured",
+    "near_truth": "was removed: no gain was measured",
+    "fusion_method": "is called reader_fusion now",
+    "fusion_iou_threshold": "is called reader_fusion_iou now",
+    "model_fusion": "is called detector_fusion now",
+    "fusion_iou": "is called detector_fusion_iou now",
+}
+"""Names that parameters had, and what became of each."""
+
 _TYPES: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -163,6 +173,8 @@ def compose(
 def _known(name: Any, declared: Mapping[str, Declared], where: str) -> Declared:
     if name in declared:
         return declared[name]
+    if name in OLD_NAMES:
+        raise ParameterError(f"{where}: {name} {OLD_NAMES[name]}")
     near = difflib.get_close_matches(str(name), list(declared), n=1, cutoff=0.0)
     hint = f"; the nearest is {near[0]}" if near else ""
     raise ParameterError(f"{where}: no notebook declares a parameter {name!r}{hint}")

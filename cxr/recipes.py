@@ -44,7 +44,7 @@ class About:
     def comment(self) -> str:
         """The comment behind the parameter in a notebook's cell."""
         words = f"{self.unit}, {self.meaning}" if self.unit else self.meaning
-        if self.choices:
+        if not all(choice in words for choice in self.choices):
             words += f": {', '.join(self.choices[:-1])} or {self.choices[-1]}"
         return f"machine: {words}" if self.machine else words
 

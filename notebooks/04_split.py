@@ -39,8 +39,8 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
 seed: int = 0  # for the lots of the folds
-fusion_method: str = "wbf"  # wbf, nms, soft-nms, union or agreement (at least two readers)
-fusion_iou_threshold: float = 0.4  # boxes that overlap more than this are one finding
+reader_fusion: str = "wbf"  # wbf, nms, soft-nms, union or agreement (at least two readers)
+reader_fusion_iou: float = 0.4  # boxes that overlap more than this are one finding
 folds: int = 5  # number of folds
 val_fold: int = 0  # fold that goes into val.csv
 example_images: int = 6  # images shown before and after fusion
@@ -69,7 +69,7 @@ Markdown(
 
 # %%
 consensus = ann.fuse_readers(
-    annotations, iou_threshold=fusion_iou_threshold, method=fusion_method, classes=classes
+    annotations, iou_threshold=reader_fusion_iou, method=reader_fusion, classes=classes
 )
 run.write_csv(consensus, schema.CONSENSUS_CSV)
 fused = consensus[consensus.class_id != classes.normal_id]

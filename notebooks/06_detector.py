@@ -37,11 +37,12 @@
 from IPython.display import Markdown
 
 from cxr import annotations as ann
-from cxr import plots, schema
-from cxr.detector import folds as by_fold
-from cxr.detector.augment import Augmentation, mirror_labels
-from cxr.detector.prediction import load_detector
-from cxr.detector.preview import augmented_views, box_shapes
+from cxr import plots, recipes, schema
+from cxr.detector.checkpoints.run import best_checkpoints
+from cxr.detector.data.preview import augmented_views, box_shapes
+from cxr.detector.prediction.detector import load_detector
+from cxr.detector.recipe import Recipe
+from cxr.detector.training import folds as by_fold
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -53,94 +54,89 @@ from cxr.store import ImageStore
 # %% tags=["parameters"]
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
-seed: int = 0  # for weights, order and augmentation
 train_folds: list[int] = [0]  # folds to hold out, one detector each
-architecture_name: str = "light"  # light, mobilenet_v3_large_fpn, resnet50_fpn_v2 and its siblings
-weights: str = ""  # empty for random, "torchvision" for its COCO weights, or a file; {fold} is the fold
-weights_sha256: str = ""  # expected hash of that file
-detector_image_size: int = 320  # px, longer side the network sees
-anchor_sizes: list[float] = []  # px of the network, small to large, as many a level; empty to fit
-aspect_ratios: list[float] = []  # height / width of the anchors, empty to fit
-label_mode: str = "agreement"  # boxes weigh by the readers who drew them; or fused, every_reader
-readers: list[str] = []  # learn only from these readers, empty for all
+architecture_name: str = "light"  # a network of the registry, such as resnet50_fpn_v2
+weights: str = ""  # start: "" random, "torchvision" its COCO weights, or a file; {fold} is the fold
+weights_sha256: str = ""  # expected hash of that file, "" to not check
+detector_image_size: int = 320  # px, longer side of the image that the network sees
+anchor_sizes: list[float] = []  # network px, small to large, as many for each level; [] to fit them
+aspect_ratios: list[float] = []  # height / width of the anchors; [] to fit them
+batch_norm: str = "auto"  # trained, frozen, or auto: frozen with given weights and fewer than 8 images a step
+label_mode: str = "agreement"  # agreement weighs fused boxes by who drew them; or fused, every_reader
+readers: list[str] = []  # learn only from these readers; [] for all
 skip_readers: list[str] = []  # leave out images that one of these readers read
-epochs: int = 8  # passes
-max_minutes: float = 0.0  # min, end training after this, 0 for no limit
-images_per_epoch: int = 480  # images shown in a pass, 0 for about all that have boxes
-negative_fraction: float = 0.15  # share of images without boxes, below 0 as in the data
-class_balance: float = 0.5  # 0 none, 0.5 shows images with rare findings more often
+images_per_epoch: int = 480  # images shown in an epoch, 0 for about all that have boxes
+negative_fraction: float = 0.15  # share of images without boxes in an epoch, below 0 as in the data
+class_balance: float = 0.5  # 0 shows images alike, 0.5 shows those with rare findings more often
 batch_size: int = 4  # images a step and device
 accumulate: int = 1  # batches an optimiser step
-optimizer: str = "adamw"  # adamw or sgd
-learning_rate: float = 0.0  # largest of the schedule, 0 for a rule by network and batch size
-schedule: str = "onecycle"  # onecycle, cosine or constant
-warmup_steps: int = 500  # optimiser steps of the rise, for cosine and constant; at most 1/20 of all
-momentum: float = 0.9  # of sgd
-weight_decay: float = 0.01  # of weights, not of biases and normalisation
-clip_norm: float = 5.0  # largest norm of the gradient, 0 for no clipping
-batch_norm: str = "auto"  # trained, frozen, or auto: frozen for small batches with given weights
-ema_decay: float = 0.998  # of the averaged weights that are kept, 0 for none
-box_weight: float = 1.0  # of the edges' loss; 2 for few, large findings whose edges matter
-near_truth: int = 0  # shaken copies of each true box to learn from; 4 likewise, in trainings from nothing
-hflip: float = 0.5  # probability of a mirror image
-flip_bound: list[str] = []  # names of findings bound to a side: images with one are not mirrored
+hflip: float = 0.5  # probability of a mirror image; right and left classes swap
+flip_bound: list[str] = []  # findings bound to a side: images with one are not mirrored
 scale: list[float] = [0.85, 1.2]  # smallest and largest zoom
-shift: float = 0.06  # largest, share of the side
+shift: float = 0.06  # largest shift, share of the side
 rotate_deg: float = 0.0  # degrees, largest rotation
 brightness: float = 0.1  # largest change, share of full white
 contrast: float = 0.2  # largest relative change
 gamma: float = 0.2  # exponents from 1 / (1 + gamma) to 1 + gamma
-noise: float = 0.02  # largest deviation, share of full white
-multi_scale: list[float] = [1.0]  # factors of the image size, one drawn a batch
-validate_every: int = 1  # epochs between two validations
+noise: float = 0.02  # largest standard deviation, share of full white
+multi_scale: list[float] = [1.0]  # factors of the image size, one drawn for each batch
+optimizer: str = "adamw"  # optimiser: adamw or sgd
+learning_rate: float = 0.0  # largest of the schedule, 0 for a rule by network and batch size
+weight_decay: float = 0.01  # of weights, not of biases and normalisation
+momentum: float = 0.9  # of sgd
+clip_norm: float = 5.0  # largest norm of the gradient, 0 for no clipping
+ema_decay: float = 0.998  # of the averaged weights that are validated and kept, 0 for none
+epochs: int = 8  # each shows images_per_epoch images
+max_minutes: float = 0.0  # min, training ends after this, its schedule brought down in time; 0 for no limit
+schedule: str = "onecycle"  # course of the learning rate: onecycle, cosine or constant
+warmup_steps: int = 500  # optimiser steps, rise of cosine and constant, at most a twentieth of all
+validate_every: int = 1  # epochs between validations; the last is always validated
 patience: int = 0  # stop after so many validations without a better one, 0 for never
-precision: str = "auto"  # auto is 16 bits on CUDA, float32 elsewhere
+accelerator: str = "auto"  # machine: auto, cpu or gpu
+devices: int = 0  # machine: devices on each machine, 0 for all; a notebook trains on one
+num_nodes: int = 1  # machine: machines, when torchrun starts the training
+num_workers: int = 0  # machine: loading processes of each device
+cache_mib: int = 512  # machine: MiB, memory for resized images
+precision: str = "auto"  # auto is 16 bits on CUDA and float32 elsewhere; or as Lightning names it
 channels_last: bool = False  # memory layout, pays on CUDA
-compile_backbone: bool = False  # torch.compile, pays on CUDA in long trainings
-num_workers: int = 0  # loading processes
-num_nodes: int = 1  # machines, when torchrun starts the training
-tensorboard: bool = False  # also log for TensorBoard, needs that package
+compile_backbone: bool = False  # machine: torch.compile, pays on CUDA in long trainings
+tensorboard: bool = False  # machine: also log for TensorBoard, needs that package
+seed: int = 0  # for weights, order and augmentation
 
 # %% [markdown]
-# What follows from the parameters: the boxes to learn, and the images of the first detector. Every
-# number below is about images that it may learn from.
+# What follows from the parameters: the recipe, the boxes to learn, and the images of the first detector.
+# `Recipe` says what each parameter is and refuses values that make no sense. Every number below is about
+# images that the detector may learn from.
 
 # %%
+recipe = recipes.from_values(Recipe, globals())
 run = RunDir(run_dir, "06_detector")
 classes = ann.read_classes(locate(data_dir))
 store = ImageStore(run.input(schema.IMAGES_DIR))
 folds = run.read_csv(schema.FOLDS_CSV)
-if label_mode == "every_reader" or readers or skip_readers:
-    targets = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
-else:
-    targets = run.read_csv(schema.CONSENSUS_CSV)
-train_ids = folds.image_id[(folds.fold != train_folds[0]) & folds.image_id.isin(store.ids)].tolist()
+targets = by_fold.read_targets(run, recipe.labels, classes=classes)
+train_ids, _ = by_fold.split_ids(folds[folds.image_id.isin(store.ids)], train_folds[0])
 Markdown(f"{len(train_folds)} detector(s) to train; {len(train_ids):,} images for the first to learn from.")
 
 # %% [markdown]
 # ## What the network will see
 #
-# The first image of each row is as it is stored, the others are what augmentation makes of it in the
-# next passes. Look whether the boxes moved along with the image, and whether any picture is no longer
-# a plausible chest.
+# The first image of each row is as it is stored. The others are what augmentation makes of it in the
+# next epochs. Look whether the boxes moved along with the image, and whether each picture is still a
+# plausible chest.
 
 # %%
-exposure = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
-geometry = {"hflip": hflip, "scale": scale, "shift": shift, "rotate_deg": rotate_deg}
-augmentation = Augmentation(**geometry, **exposure, flip_labels=mirror_labels(classes))
 with_boxes = targets[targets.image_id.isin(train_ids) & targets.x_min.notna()].image_id.drop_duplicates()
-look = {"image_size": detector_image_size, "classes": classes}
 panels = []
 for image_id in with_boxes.sample(min(2, len(with_boxes)), random_state=seed):
-    views = augmented_views(store, targets, image_id, views=4, augmentation=augmentation, seed=seed, **look)
+    views = augmented_views(store, targets, image_id, recipe=recipe, views=4, classes=classes)
     for number, (pixels, boxes) in enumerate(views):
         marks = plots.class_marks(boxes, pixels.shape, pixels.shape, classes=classes)
-        panels.append(
-            plots.Panel(pixels, f"{image_id[:12]}, pass {number}" if number else image_id[:12], marks)
-        )
+        title = f"{image_id[:12]}, epoch {number}" if number else image_id[:12]
+        panels.append(plots.Panel(pixels, title, marks))
 
 # %% [markdown]
-# The pass and the place of an image decide what augmentation it gets, so a run can be repeated
+# The epoch and the place of an image decide what augmentation it gets, so a run can be repeated
 # exactly.
 
 # %%
@@ -157,48 +153,13 @@ run.figure(
 #
 # ## Training
 #
-# Look at the validation score in the lines that come by, and at the time left.
+# Look at the validation score in the lines that come by, and at the time left. `best.ckpt` is replaced
+# whenever the validation score has risen, `last.ckpt` after each epoch.
 
 # %%
-network = {"architecture_name": architecture_name, "image_size": detector_image_size, "weights": weights,
-           "weights_sha256": weights_sha256, "batch_norm": batch_norm,
-           "anchor_sizes": anchor_sizes, "aspect_ratios": aspect_ratios}  # fmt: skip
-if weights not in ("", "torchvision"):
-    network["weights"] = str(locate(weights))
-labels = {"label_mode": label_mode, "readers": readers, "skip_readers": skip_readers}
-sampling = {"images_per_epoch": images_per_epoch, "negative_fraction": negative_fraction,
-            "class_balance": class_balance, "batch_size": batch_size, "accumulate": accumulate}  # fmt: skip
-changes = {**geometry, **exposure, "multi_scale": multi_scale, "flip_bound": flip_bound}
-
-# %% [markdown]
-# What is learnt, and from what. Then how: the steps, their length, and the machine.
-
-# %%
-steps = {"optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
-         "warmup_steps": warmup_steps, "momentum": momentum, "weight_decay": weight_decay,
-         "clip_norm": clip_norm, "ema_decay": ema_decay, "box_weight": box_weight,
-         "near_truth": near_truth}  # fmt: skip
-length = {
-    "epochs": epochs,
-    "max_minutes": max_minutes,
-    "validate_every": validate_every,
-    "patience": patience,
-}
-machine = {"precision": precision, "channels_last": channels_last, "compile_backbone": compile_backbone,
-           "num_workers": num_workers, "num_nodes": num_nodes, "tensorboard": tensorboard,
-           "seed": seed}  # fmt: skip
-recipe = {**network, **labels, **sampling, **changes, **steps, **length, **machine}
-
-# %% [markdown]
-# `best.ckpt` is replaced whenever the validation score has risen, `last.ckpt` after each pass.
-
-# %%
-checkpoints = run.output(schema.CHECKPOINTS_DIR)
-metrics = by_fold.train_folds(
-    store, targets, folds, checkpoints,
-    classes=classes, train_folds=train_folds, recipe=recipe, progress=run.progress("steps"),
-)  # fmt: skip
-run.write_csv(metrics, schema.DETECTOR_METRICS_CSV)
+metrics = by_fold.train_run(
+    run, recipe, held_out=train_folds, classes=classes, progress=run.progress("steps")
+)
 best = metrics.loc[metrics.groupby("fold").val_map.idxmax().dropna()]
 best[["fold", "epoch", "val_map", "seconds"]].round(4)
 
@@ -213,8 +174,14 @@ best[["fold", "epoch", "val_map", "seconds"]].round(4)
 # its end.
 
 # %%
-losses = {"loss_objectness": "objectness", "loss_rpn_box_reg": "proposal boxes", "loss_classifier": "class",
-          "loss_box_reg": "boxes"}  # fmt: skip
+words = {
+    "objectness": "objectness",
+    "rpn_box_reg": "proposal boxes",
+    "classifier": "class",
+    "box_reg": "boxes",
+}
+parts = [name.removeprefix("loss_") for name in metrics if name.startswith("loss_")]
+losses = {f"loss_{part}": words.get(part, part.replace("_", " ")) for part in parts}
 scores = {"val_map": "mAP over the findings"}
 run.figure(
     plots.training_curves(metrics, losses=losses, scores=scores, best="val_map"),
@@ -241,9 +208,9 @@ metrics.tail(4).round(4)
 # Look for boxes far from any cross.
 
 # %%
-trained = by_fold.best_checkpoints(checkpoints)
+trained = best_checkpoints(run.output(schema.CHECKPOINTS_DIR))
 spec = load_detector(trained[train_folds[0]], device="cpu").spec
-shapes = box_shapes(store, targets, train_ids, **look)
+shapes = box_shapes(store, targets, train_ids, image_size=detector_image_size, classes=classes)
 sizes = [size for level in spec.anchor_sizes for size in level]
 run.figure(
     plots.anchor_fit(shapes.side_px, shapes.ratio, sizes=sizes, aspects=spec.aspect_ratios),

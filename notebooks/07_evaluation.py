@@ -20,7 +20,7 @@
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `04_split/consensus.csv`,
 #   `04_split/folds.csv`, `05_classifier/oof_probabilities.csv`, `01_eda/train_full_dataset.csv`
 # - **Writes** `07_evaluation/val_predictions.csv` with `07_evaluation/val_predictions.json`,
-#   `07_evaluation/evaluation.json`, `07_evaluation/calibration.json`
+#   `07_evaluation/evaluation.json`, `07_evaluation/looks.json`
 # - **Time** demo (CPU) about 1 minute; full data set about 10 minutes on one GPU
 
 # %%
@@ -33,9 +33,10 @@ from IPython.display import Markdown
 
 from cxr import annotations as ann
 from cxr import features as feat
-from cxr import metrics, plots, schema, submission
-from cxr.detector.ensemble import predict_out_of_fold
-from cxr.detector.folds import checkpoints_by_fold, chosen_checkpoints
+from cxr import metrics, plots, recipes, schema, submission
+from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
+from cxr.detector.prediction.looks import Looks, LooksRecord
+from cxr.detector.prediction.out_of_fold import predict_out_of_fold
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -52,11 +53,11 @@ num_workers: int = 0  # loading processes
 score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
 max_boxes: int = 300  # most boxes an image
 tta_flip: bool = True  # also look at the mirror image
-tta_scales: list[float] = [1.0]  # also look at other sizes
-fusion_iou: float = 0.55  # boxes of several looks that overlap more than this are one
-model_fusion: str = "wbf"  # how several looks are fused: wbf, nms, soft-nms, union or agreement
-fusion_method: str = "wbf"  # how readers are fused, as in notebook 04: wbf, nms, soft-nms, union, agreement
-fusion_iou_threshold: float = 0.4  # readers' boxes that overlap more than this are one, as in notebook 04
+tta_scales: list[float] = [1.0]  # sizes to look at, relative to the network's own
+detector_fusion: str = "wbf"  # how several looks are fused: wbf, nms, soft-nms, union or agreement
+detector_fusion_iou: float = 0.55  # boxes of several looks that overlap more than this are one
+reader_fusion: str = "wbf"  # how readers are fused, as in notebook 04: wbf, nms, soft-nms, union, agreement
+reader_fusion_iou: float = 0.4  # readers' boxes that overlap more than this are one, as in notebook 04
 iou_threshold: float = 0.4  # a box hits when it overlaps the truth by more than this
 resamples: int = 500  # bootstrap resamples for intervals
 ceiling_images: int = 20  # readers who read fewer images with findings are not scored
@@ -84,18 +85,18 @@ val = consensus[consensus.image_id.isin(val_ids)]
 # Look at the number of boxes: it should be large. Average precision is decided by the order of the
 # scores, so weak boxes at the end cost nothing and sometimes hit.
 #
-# Several detectors will be fused on the test images. Then each learns here what its scores are worth
-# (`calibration.json`), so that the one that is sure of itself does not outvote the one that is right.
+# Several detectors will be fused on the test images. What the scores of each are worth is therefore learnt
+# here: without that a detector with high scores would outvote one that is right more often. How the
+# detectors looked and what their scores are worth goes into `looks.json`, and notebook 08 looks likewise.
 
 # %%
-looks = {"flip": tta_flip, "scales": tuple(tta_scales)}
-looks |= {"fusion_iou": fusion_iou, "model_fusion": model_fusion}
+looks = recipes.from_values(Looks, globals())
 found, calibrations = predict_out_of_fold(
-    store, folds, detectors, val, classes=classes, iou_threshold=iou_threshold,
-    batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
-    num_workers=num_workers, progress=run.progress("images"),
+    store, folds, detectors, val, looks=looks, classes=classes, iou_threshold=iou_threshold,
+    batch_size=predict_batch_size, num_workers=num_workers, progress=run.progress("images"),
 )  # fmt: skip
-run.write_json(calibrations, schema.CALIBRATION_JSON)
+record = LooksRecord(looks, tuple(checkpoints), iou_threshold, calibrations)
+run.write_json(record.to_dict(), schema.LOOKS_JSON)
 run.write_csv(found, schema.VAL_PREDICTIONS_CSV)
 found = found[schema.DETECTION_COLUMNS]
 run.write_json(feat.fold_record(all_folds, detectors), schema.VAL_PREDICTIONS_JSON)
@@ -252,7 +253,7 @@ readers = readers[readers.image_id.isin(val_ids)]
 ceiling = metrics.reader_ceiling(
     readers,
     detections=gated, min_images=ceiling_images, iou_threshold=iou_threshold, resamples=resamples, seed=seed,
-    fusion_method=fusion_method, fusion_iou_threshold=fusion_iou_threshold, classes=classes,
+    fusion_method=reader_fusion, fusion_iou_threshold=reader_fusion_iou, classes=classes,
 )  # fmt: skip
 run.figure(
     plots.reader_ceiling(ceiling),

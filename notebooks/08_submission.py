@@ -19,7 +19,7 @@
 #
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `02_preprocess/failures.csv`,
 #   `04_split/folds.csv`, `05_classifier/classifier_post_pred.csv`, `07_evaluation/evaluation.json`,
-#   `07_evaluation/calibration.json`; where they are there `sample_submission.csv`, `test_truth.csv`
+#   `07_evaluation/looks.json`; where they are there `sample_submission.csv`, `test_truth.csv`
 # - **Writes** `08_submission/test_predictions.csv`, `08_submission/test_predictions_reformatted.csv`,
 #   `08_submission/test_detections.csv` with `08_submission/test_detections.json`,
 #   `08_submission/kernel/`, and with a truth `08_submission/score.json`
@@ -34,10 +34,11 @@ from IPython.display import Markdown
 from cxr import annotations as ann
 from cxr import chain, kaggle, metrics, plots, schema, submission
 from cxr import features as feat
-from cxr.detector.ensemble import load_detectors
-from cxr.detector.folds import checkpoints_by_fold, chosen_checkpoints
-from cxr.detector.fusion import fuse_detections
-from cxr.detector.prediction import predict_store
+from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
+from cxr.detector.prediction.detector import load_detectors
+from cxr.detector.prediction.fusion import fuse_detections
+from cxr.detector.prediction.looks import read_looks
+from cxr.detector.prediction.predict import predict_store
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
 
@@ -50,21 +51,13 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with sample_submission.csv and, in a study, test_truth.csv
 seed: int = 0  # for resampling
-checkpoints: list[str] = []  # detectors, {fold} standing for each fold; empty for those of notebook 06
 predict_batch_size: int = 8  # images a step
 num_workers: int = 0  # loading processes
-score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
-max_boxes: int = 300  # most boxes an image
-tta_flip: bool = True  # also look at the mirror image
-tta_scales: list[float] = [1.0]  # also look at other sizes
-fusion_iou: float = 0.55  # boxes of several looks that overlap more than this are one
-model_fusion: str = "wbf"  # how several looks are fused: wbf, nms, soft-nms, union or agreement
 gate_mode: str = "auto"  # auto takes notebook 07's choice; soft, cut, filter or none
 gate_power: float = 1.0  # soft: power of p(abnormal) that scales the boxes
 gate_low: float = 0.1  # cut and filter: below this p(abnormal) an image keeps no box
 gate_high: float = 0.9  # filter: from this on an image gets no normal line
 gate_rerank: float = 0.0  # power of the finding's own probability that scales its boxes
-iou_threshold: float = 0.4  # a box hits when it overlaps the truth by more than this
 resamples: int = 500  # bootstrap resamples for intervals
 gallery_images: int = 8  # images in each gallery
 
@@ -88,22 +81,21 @@ Markdown(f"{len(image_ids):,} images to answer for, {len(test_ids):,} of them re
 # %% [markdown]
 # ## Predictions
 #
-# Every detector looks at every test image, one after the other; where there are several, notebook 07
-# has learnt what the scores of each are worth. Look at the number of boxes.
+# Every detector looks at every test image, one after the other, as it looked at the validation images in
+# notebook 07. Where there are several, notebook 07 has learnt what the scores of each are worth. Look at
+# the number of boxes.
 
 # %%
-files = chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), checkpoints)
-calibrations = json.loads(run.input(schema.CALIBRATION_JSON).read_text())
-looks = {"flip": tta_flip, "scales": tuple(tta_scales)}
-looks |= {"fusion_iou": fusion_iou, "model_fusion": model_fusion}
+record = read_looks(run.input(schema.LOOKS_JSON))
+looks, iou_threshold = record.looks, record.iou_threshold
+files = chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), record.checkpoints)
 readable = [i for i in image_ids if i in store]
 by_detector = [
     predict_store(
-        detector, store, readable,
-        batch_size=predict_batch_size, score_threshold=score_floor, max_boxes=max_boxes, **looks,
-        num_workers=num_workers, progress=run.progress("images"),
+        detector, store, readable, looks=looks,
+        batch_size=predict_batch_size, num_workers=num_workers, progress=run.progress("images"),
     )
-    for detector in load_detectors(files, calibrations)
+    for detector in load_detectors(files, record.calibrations)
 ]  # fmt: skip
 Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 
@@ -113,7 +105,7 @@ Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 # here, so theirs are not kept.
 
 # %%
-if not checkpoints:
+if not record.checkpoints:
     folds = run.read_csv(schema.FOLDS_CSV)
     trained = list(checkpoints_by_fold(files))
     marked = [table.assign(fold=fold) for fold, table in zip(trained, by_detector, strict=True)]
@@ -121,14 +113,11 @@ if not checkpoints:
     run.write_json(feat.fold_record(folds, trained), schema.TEST_DETECTIONS_JSON)
 
 # %% [markdown]
-# Where there are several detectors, boxes that overlap become one, and a box that one of them did not
-# draw loses score (`model_fusion` names other ways).
+# Where there are several detectors, boxes that overlap become one. A box that one of the detectors did
+# not draw gets a lower score (`detector_fusion` in notebook 07 names other ways).
 
 # %%
-found = fuse_detections(
-    by_detector, readable, weights=[1.0] * len(files),
-    fusion_iou=fusion_iou, max_boxes=max_boxes, method=model_fusion,
-)  # fmt: skip
+found = fuse_detections(by_detector, readable, looks=looks)
 Markdown(f"{len(found):,} boxes to gate.")
 
 # %% [markdown]

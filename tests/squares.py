@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from cxr import schema
-from cxr.detector.files import HeldImages
-from cxr.detector.training import TrainingResult, train_detector
+from cxr.detector.data.held import HeldImages
+from cxr.detector.recipe import Recipe
+from cxr.detector.training.train import TrainingResult, train_detector
+from cxr.recipes import changed
 from cxr.schema import ClassTable
 
 SQUARES = ClassTable(("Bright", "Dark", "No finding"))
@@ -39,11 +41,26 @@ def squares(count: int, *, seed: int = 0) -> tuple[HeldImages, pd.DataFrame]:
 IMAGES, TABLE = squares(8)
 
 
-def train(out_dir: Path, **changes) -> TrainingResult:
-    arguments = {
-        "classes": SQUARES, "image_size": 64, "epochs": 2, "images_per_epoch": 4, "batch_size": 2,
-        "ema_decay": 0.9,
-    }  # fmt: skip
-    source, table = changes.pop("source", IMAGES), changes.pop("table", TABLE)
-    train_ids, val_ids = changes.pop("train_ids", IMAGES.ids), changes.pop("val_ids", IMAGES.ids[:3])
-    return train_detector(source, table, train_ids, val_ids, out_dir, **(arguments | changes))
+SMALL = changed(
+    Recipe(), label_mode="fused", detector_image_size=64, epochs=2, images_per_epoch=4, batch_size=2,
+    negative_fraction=-1.0, class_balance=0.0, ema_decay=0.9,
+)  # fmt: skip
+
+
+def train(
+    out_dir: Path,
+    *,
+    source=IMAGES,
+    table: pd.DataFrame = TABLE,
+    train_ids=IMAGES.ids,
+    val_ids=IMAGES.ids[:3],
+    classes: ClassTable = SQUARES,
+    resume: bool = False,
+    progress=None,
+    **changes,
+) -> TrainingResult:
+    """Train by `SMALL` with some other parameters."""
+    recipe = changed(SMALL, **changes)
+    return train_detector(
+        source, table, train_ids, val_ids, recipe, out_dir, classes=classes, resume=resume, progress=progress
+    )

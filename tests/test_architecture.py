@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr import chain, params, schema
+from cxr import chain, params, recipes, schema
+from cxr.detector.prediction.looks import Looks
+from cxr.detector.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxr"
+DETECTOR = PACKAGE / "detector"
 
 FLOORS = [
     {"schema", "errors"},
@@ -125,6 +128,36 @@ def test_demo_sets_what_the_notebooks_default_to():
         params.read_file(ROOT / "params" / "demo.yaml"), [], declared, where="demo.yaml"
     )
     assert composed == {name: one.default for name, one in declared.items()}
+
+
+@pytest.mark.parametrize(
+    ("notebook", "recipe"), [("06_detector", Recipe), ("07_evaluation", Looks)], ids=["Recipe", "Looks"]
+)
+def test_a_cell_declares_what_its_class_says(notebook: str, recipe: type):
+    """Names, types, defaults and meanings: the class is their home, the cell repeats them for papermill."""
+    (cell,) = (n.parameters for n in NOTEBOOKS if n.name == notebook)
+    for name, one in recipes.declared(recipe).items():
+        there = cell.get(name)
+        assert there is not None, f"{name} is missing in the cell"
+        assert (there.type, there.default, there.comment) == (one.type, one.default, one.comment)
+
+
+def test_notebook_06_has_no_parameter_without_a_home():
+    (cell,) = (n.parameters for n in NOTEBOOKS if n.name == "06_detector")
+    assert set(cell) - set(recipes.declared(Recipe)) == {"run_dir", "data_dir", "train_folds"}
+
+
+@pytest.mark.parametrize("room", ["network", "checkpoints", "data", "prediction"])
+def test_the_detector_s_rooms_build_on_each_other(room: str):
+    allowed = {
+        "network": {"recipe"},
+        "checkpoints": {"recipe", "network"},
+        "data": {"recipe"},
+        "prediction": {"recipe", "network", "checkpoints", "data"},
+    }[room]
+    for module in (DETECTOR / room).glob("*.py"):
+        used = {n.split(".")[2] for n in imported_names(module) if n.startswith("cxr.detector.")}
+        assert used <= allowed | {room}, f"{module.name} of {room} imports {sorted(used - allowed - {room})}"
 
 
 def test_artefacts_lie_in_the_folders_of_notebooks():

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit, logit
 
 from cxr import metrics, schema
-from cxr.detector.calibration import ScoreCalibration, calibrate_scores
+from cxr.detector.prediction.calibration import ScoreCalibration, calibrate_scores
 from cxr.errors import DataError
 from cxr.schema import ClassTable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pandas as pd
 import pytest
 
 from cxr import schema
-from cxr.detector import ensemble, folds
-from cxr.detector.calibration import ScoreCalibration
-from cxr.detector.fusion import fuse_detections
-from cxr.errors import ParameterError
+from cxr.detector.checkpoints import run
+from cxr.detector.prediction import detector as detectors
+from cxr.detector.prediction import out_of_fold
+from cxr.detector.prediction.calibration import ScoreCalibration
+from cxr.detector.prediction.fusion import fuse_detections
+from cxr.detector.prediction.looks import Looks, LooksRecord, read_looks
+from cxr.errors import DataError, ParameterError
 from cxr.schema import ClassTable
 
 CLASSES = ClassTable(("One", "Two", "No finding"))
@@ -29,7 +33,7 @@ def table(*rows: tuple) -> pd.DataFrame:
 def test_boxes_of_one_finding_become_one_and_absence_counts():
     one = table(("b", 0, 0.8, 0, 0, 10, 10), ("a", 1, 0.6, 5, 5, 9, 9))
     two = table(("b", 0, 0.4, 0, 0, 10, 16))
-    fused = fuse_detections([one, two], ["b", "a"], weights=[1, 1], fusion_iou=0.5, max_boxes=9)
+    fused = fuse_detections([one, two], ["b", "a"], looks=Looks(detector_fusion_iou=0.5))
     assert list(fused.columns) == schema.DETECTION_COLUMNS
     assert fused[schema.IMAGE_ID].tolist() == ["b", "a"]
     assert fused[schema.SCORE].tolist() == pytest.approx([0.6, 0.3])
@@ -38,15 +42,15 @@ def test_boxes_of_one_finding_become_one_and_absence_counts():
 
 def test_the_best_boxes_of_each_image_stay():
     rows = [(i, 0, s, x, 0, x + 5, 9) for i in "ab" for x, s in ((0, 0.2), (20, 0.9), (40, 0.5))]
-    fused = fuse_detections([table(*rows)] * 2, ["a", "b"], weights=[1, 1], fusion_iou=0.5, max_boxes=2)
+    fused = fuse_detections([table(*rows)] * 2, ["a", "b"], looks=Looks(detector_fusion_iou=0.5, max_boxes=2))
     assert fused[schema.SCORE].tolist() == pytest.approx([0.9, 0.5, 0.9, 0.5])
 
 
 def test_nothing_found_anywhere():
-    fused = fuse_detections([table()] * 2, ["a"], weights=[1, 1], fusion_iou=0.5, max_boxes=2)
+    fused = fuse_detections([table()] * 2, ["a"], looks=Looks(detector_fusion_iou=0.5, max_boxes=2))
     assert list(fused.columns) == schema.DETECTION_COLUMNS
     assert fused.empty
-    assert fuse_detections([table()], [], weights=[1], fusion_iou=0.5, max_boxes=2).empty
+    assert fuse_detections([table()], [], looks=Looks()).empty
 
 
 # -- out of fold -------------------------------------------------------------------------------------
@@ -81,16 +85,16 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
                 rows.append((image_id, 0, score, x, 0.0, x + 9.0, 9.0))
         return table(*rows)
 
-    monkeypatch.setattr(ensemble, "load_detector", lambda path, device="auto": Fake(str(path), path.stem))
-    monkeypatch.setattr(ensemble, "predict_store", predict)
+    for room in (out_of_fold, detectors):
+        monkeypatch.setattr(room, "load_detector", lambda path, device="auto": Fake(str(path), path.stem))
+    monkeypatch.setattr(out_of_fold, "predict_store", predict)
     return seen
 
 
 def judge(checkpoints: dict[int, list[Path]]) -> tuple[pd.DataFrame, dict]:
-    return ensemble.predict_out_of_fold(
+    return out_of_fold.predict_out_of_fold(
         None, FOLDS, checkpoints, TRUTH,
-        classes=CLASSES, iou_threshold=0.4, batch_size=8, score_threshold=0.0, max_boxes=300, flip=False,
-        scales=(1.0,), fusion_iou=0.55,
+        looks=Looks(), classes=CLASSES, iou_threshold=0.4, batch_size=8,
     )  # fmt: skip
 
 
@@ -101,7 +105,7 @@ def test_each_detector_sees_its_own_fold_and_learns_what_its_scores_are_worth(lo
     for fold in (0, 1):
         scores = found.loc[found[schema.IMAGE_ID].isin(IDS[fold::2]), schema.SCORE]
         assert scores.mean() == pytest.approx(1 / 3, abs=0.03)
-    (boaster,) = ensemble.load_detectors([Path("boaster")], calibrations)
+    (boaster,) = detectors.load_detectors([Path("boaster")], calibrations)
     assert boaster.calibration.apply([0.9], [0])[0] == pytest.approx(1 / 3, abs=0.03)
 
 
@@ -120,8 +124,8 @@ def test_two_detectors_of_a_fold_are_fused(looked):
 
 def test_scores_are_calibrated_for_all_or_for_none(looked, caplog):
     _, calibrations = judge({0: [Path("boaster")], 1: [Path("modest")]})
-    detectors = ensemble.load_detectors([Path("boaster"), Path("stranger")], calibrations)
-    assert [d.calibration for d in detectors] == [None, None]
+    both = detectors.load_detectors([Path("boaster"), Path("stranger")], calibrations)
+    assert [d.calibration for d in both] == [None, None]
     assert "no calibration is known for stranger" in caplog.text
 
 
@@ -132,13 +136,37 @@ def test_checkpoints_are_chosen_by_fold(tmp_path):
     for name in ("fold0", "fold2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "best.ckpt").write_text("")
-    own = folds.chosen_checkpoints(tmp_path, [])
+    own = run.chosen_checkpoints(tmp_path, [])
     assert own == [tmp_path / "fold0/best.ckpt", tmp_path / "fold2/best.ckpt"]
-    both = folds.chosen_checkpoints(tmp_path, [f"{tmp_path}/fold{{fold}}/best.ckpt", "/b/fold{fold}/x.ckpt"])
-    assert folds.checkpoints_by_fold(both) == {
+    both = run.chosen_checkpoints(tmp_path, [f"{tmp_path}/fold{{fold}}/best.ckpt", "/b/fold{fold}/x.ckpt"])
+    assert run.checkpoints_by_fold(both) == {
         0: [own[0], Path("/b/fold0/x.ckpt")],
         2: [own[1], Path("/b/fold2/x.ckpt")],
     }
-    assert folds.chosen_checkpoints(tmp_path, ["/c/some.safetensors"]) == [Path("/c/some.safetensors")]
+    assert run.chosen_checkpoints(tmp_path, ["/c/some.safetensors"]) == [Path("/c/some.safetensors")]
     with pytest.raises(ParameterError, match=r"/c/some\.safetensors is not in a folder such as fold0"):
-        folds.checkpoints_by_fold([Path("/c/some.safetensors")])
+        run.checkpoints_by_fold([Path("/c/some.safetensors")])
+
+
+# -- how they looked ---------------------------------------------------------------------------------
+
+
+def test_how_detectors_looked_is_kept_with_what_their_scores_are_worth(tmp_path, caplog):
+    path = tmp_path / "looks.json"
+    record = LooksRecord(
+        Looks(tta_scales=(1.0, 1.2)), ("a/fold{fold}/best.ckpt",), 0.4, {"hash": {"slope": 1.0}}
+    )
+    path.write_text(json.dumps(record.to_dict()))
+    again = read_looks(path)
+    assert again == record
+    again.warn_unless(Looks(tta_scales=(1.0, 1.2), score_floor=0.3))
+    assert not caplog.records, "a floor leaves the other boxes' scores alone"
+    again.warn_unless(Looks(tta_flip=False))
+    assert "calibrated with tta_flip True, now False; tta_scales [1.0, 1.2], now [1.0]" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{}", '{"looks": {"tta_flip": 3}}', "[]", "no JSON"])
+def test_another_file_is_no_looks(tmp_path, content):
+    (tmp_path / "calibration.json").write_text(content)
+    with pytest.raises(DataError, match=r"calibration\.json: expected"):
+        read_looks(tmp_path / "calibration.json")

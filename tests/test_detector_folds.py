@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from squares import IMAGES, SQUARES, TABLE
+from squares import IMAGES, SMALL, SQUARES, TABLE
 
 from cxr import schema
-from cxr.detector import folds
-from cxr.detector.files import HeldImages
-from cxr.detector.keeper import BEST, LAST, METRICS
-from cxr.detector.training import train_detector
+from cxr.detector.checkpoints.run import BEST, LAST, METRICS, best_checkpoints
+from cxr.detector.data.held import HeldImages
+from cxr.detector.training import folds
 from cxr.errors import ParameterError
+from cxr.recipes import changed
 
 
 class Store(HeldImages):
@@ -38,11 +37,10 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """The arguments of each training, which leaves files and trains nothing."""
     seen: list[dict] = []
 
-    @functools.wraps(train_detector)
-    def fake(store, targets, train_ids, val_ids, out_dir, **arguments):
-        seen.append({"out_dir": Path(out_dir), **arguments})
+    def fake(store, targets, train_ids, val_ids, recipe, out_dir, **arguments):
+        seen.append({"out_dir": Path(out_dir), "recipe": recipe, **arguments})
         out_dir.mkdir(parents=True, exist_ok=True)
-        content = {"hyper_parameters": {"spec": {}, "recipe": {"run_key": arguments["run_key"]}}}
+        content = {"hyper_parameters": {"spec": {}, "record": {"run_key": arguments["run_key"]}}}
         for name in (BEST, LAST):
             torch.save(content | {"number": len(seen)}, out_dir / name)
         pd.DataFrame({"epoch": [0], "val_map": [0.5]}).to_csv(out_dir / METRICS, index=False)
@@ -51,9 +49,10 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return seen
 
 
-def train(out_dir: Path, train_folds: tuple[int, ...] = (0,), **recipe: object) -> pd.DataFrame:
-    return folds.train_folds(
-        STORE, TABLE, FOLDS, out_dir, classes=SQUARES, train_folds=train_folds, recipe=recipe
+def train(out_dir: Path, held_out: tuple[int, ...] = (0,), **changes: object) -> pd.DataFrame:
+    recipe = changed(SMALL, **changes)
+    return folds.train_each_fold(
+        STORE, TABLE, FOLDS, out_dir, recipe=recipe, held_out=held_out, classes=SQUARES
     )
 
 
@@ -82,13 +81,15 @@ def test_what_another_recipe_replaces_is_kept(tmp_path, trainings, caplog):
     state = json.loads((tmp_path / folds.REPLACED / "fold0_1" / folds.STATE).read_text())
     assert state["finished"] == trainings[1]["run_key"]
     assert caplog.text.count("it is kept in") == 2
-    assert list(folds.best_checkpoints(tmp_path)) == [0]
+    assert list(best_checkpoints(tmp_path)) == [0]
 
 
 def test_each_fold_of_a_second_stage_starts_from_its_own_detector(tmp_path, trainings):
     train(tmp_path / "first", (0, 1))
     train(tmp_path / "second", (0, 1), weights=f"{tmp_path}/first/fold{{fold}}/{BEST}")
-    assert [t["weights"] for t in trainings[2:]] == [f"{tmp_path}/first/fold{n}/{BEST}" for n in (0, 1)]
+    assert [t["recipe"].network.weights for t in trainings[2:]] == [
+        f"{tmp_path}/first/fold{n}/{BEST}" for n in (0, 1)
+    ]
 
 
 def test_a_detector_that_has_seen_a_fold_does_not_start_it(tmp_path, trainings):
@@ -102,8 +103,8 @@ def test_a_detector_that_has_seen_a_fold_does_not_start_it(tmp_path, trainings):
     assert len(trainings) == 5
 
 
-def test_unknown_folds_and_arguments_are_refused(tmp_path):
+def test_unknown_folds_are_refused(tmp_path):
     with pytest.raises(ParameterError, match=r"expected some of \[0, 1\], got \[7\]"):
         train(tmp_path, (7,))
-    with pytest.raises(ParameterError, match="train_detector has no epoch"):
-        train(tmp_path, epoch=1)
+    with pytest.raises(ParameterError, match="expected at least one fold"):
+        train(tmp_path, ())

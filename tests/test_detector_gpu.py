@@ -12,7 +12,9 @@ from squares import IMAGES, train
 
 from cxr import boxes as box_tools
 from cxr import schema
-from cxr.detector.prediction import load_detector, predict_store
+from cxr.detector.prediction.detector import load_detector
+from cxr.detector.prediction.looks import Looks
+from cxr.detector.prediction.predict import predict_store
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,9 +34,10 @@ def test_it_trains_in_every_precision(tmp_path, precision):
 
 def test_it_answers_as_on_the_cpu(tmp_path):
     result = train(tmp_path, accelerator="gpu", devices=1, epochs=3, val_ids=[])
-    ids, floor = IMAGES.ids, 0.2
-    cuda = predict_store(load_detector(result.best, device="cuda"), IMAGES, ids, score_threshold=floor)
-    cpu = predict_store(load_detector(result.best, device="cpu"), IMAGES, ids, score_threshold=0.0)
+    ids = IMAGES.ids
+    sure, every = Looks(score_floor=0.2, tta_flip=False), Looks(score_floor=0.0, tta_flip=False)
+    cuda = predict_store(load_detector(result.best, device="cuda"), IMAGES, ids, looks=sure)
+    cpu = predict_store(load_detector(result.best, device="cpu"), IMAGES, ids, looks=every)
     for row in cuda.itertuples():
         same = cpu[(cpu[schema.IMAGE_ID] == row.image_id) & (cpu[schema.CLASS_ID] == row.class_id)]
         box = np.array([[row.x_min, row.y_min, row.x_max, row.y_max]])

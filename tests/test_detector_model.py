@@ -12,29 +12,32 @@ from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.roi_heads import fastrcnn_loss
-from torchvision.ops import FrozenBatchNorm2d, box_iou
+from torchvision.ops import FrozenBatchNorm2d
 
 from cxr import schema
-from cxr.detector import anchors, heads, model, weights
-from cxr.detector.checkpoint import read_detector, write_safetensors
-from cxr.detector.device import pick_device
-from cxr.detector.ema import WeightAverage
+from cxr.detector.checkpoints import weights
+from cxr.detector.checkpoints.files import read_detector, write_safetensors
+from cxr.detector.network import anchors, grey, heads, registry
+from cxr.detector.network.base import DetectionNetwork
+from cxr.detector.network.device import pick_device
+from cxr.detector.network.ema import WeightAverage
+from cxr.detector.network.spec import DetectorSpec
 from cxr.errors import CheckpointError, ParameterError
 
 CLASSES = ("Right Lung", "Left Lung", "No finding")
 
 
-def spec_of(name: str = "light", image_size: int = 64) -> model.DetectorSpec:
-    entry = model.architecture(name)
+def spec_of(name: str = "light", image_size: int = 64) -> DetectorSpec:
+    entry = registry.architecture(name)
     sizes, ratios = anchors.fit_anchors(
         np.empty((0, 4)), strides=entry.strides, sizes_per_level=entry.sizes_per_level
     )
-    return model.DetectorSpec(name, CLASSES, image_size, sizes, ratios)
+    return DetectorSpec(name, CLASSES, image_size, sizes, ratios)
 
 
-def network(name: str = "light") -> model.GreyFasterRCNN:
+def network(name: str = "light") -> DetectionNetwork:
     torch.manual_seed(0)
-    return model.build_network(spec_of(name))
+    return registry.build_network(spec_of(name))
 
 
 def targets_of(*boxes: list[list[float]]) -> list[dict[str, torch.Tensor]]:
@@ -72,40 +75,38 @@ def test_every_architecture_trains_and_predicts_on_one_channel(name):
     assert len(found) == 2
     assert found[1]["boxes"].shape[1] == 4
     maps = net.backbone(torch.zeros(1, 1, 64, 64))
-    assert len(maps) == len(model.architecture(name).strides)
+    assert len(maps) == len(registry.architecture(name).strides)
 
 
 def test_names_of_the_registry_are_checked():
     with pytest.raises(ParameterError, match=r"light, mobilenet_v3_large_fpn.*got 'yolo'"):
-        model.architecture("yolo")
+        registry.architecture("yolo")
 
 
 def test_a_spec_survives_plain_data():
     spec = spec_of()
     plain = spec.to_dict()
-    assert model.DetectorSpec.from_dict(plain) == spec
+    assert DetectorSpec.from_dict(plain) == spec
     assert type(plain["anchor_sizes"]) is list
     del plain["image_size"]
     with pytest.raises(CheckpointError, match="image_size"):
-        model.DetectorSpec.from_dict(plain)
+        DetectorSpec.from_dict(plain)
 
 
 def test_padding_is_the_mean_grey():
-    batch = model.normalise(torch.full((1, 1, 32, 32), 255, dtype=torch.uint8), [(20, 10)])
+    batch = grey.normalise(torch.full((1, 1, 32, 32), 255, dtype=torch.uint8), [(20, 10)])
     assert batch[0, 0, 20:].abs().sum() == batch[0, 0, :, 10:].abs().sum() == 0
-    assert batch[0, 0, 0, 0].item() == pytest.approx((1 - model.GREY_MEAN) / model.GREY_STD)
+    assert batch[0, 0, 0, 0].item() == pytest.approx((1 - grey.GREY_MEAN) / grey.GREY_STD)
 
 
 def test_the_grey_stem_answers_as_the_colour_stem_on_three_equal_channels():
     torch.manual_seed(1)
     colour = torch.nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False).double()
-    weight, bias = model.fold_grey_stem(colour.weight)
-    grey = torch.rand(1, 1, 40, 40, dtype=torch.float64)
-    mean, std = (
-        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (model.RGB_MEAN, model.RGB_STD)
-    )
-    expected = colour((grey - mean) / std)
-    got = torch.nn.functional.conv2d((grey - model.GREY_MEAN) / model.GREY_STD, weight, bias, 2, 3)
+    weight, bias = grey.fold_grey_stem(colour.weight)
+    image = torch.rand(1, 1, 40, 40, dtype=torch.float64)
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (grey.RGB_MEAN, grey.RGB_STD))
+    expected = colour((image - mean) / std)
+    got = torch.nn.functional.conv2d((image - grey.GREY_MEAN) / grey.GREY_STD, weight, bias, 2, 3)
     torch.testing.assert_close(got[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2])
 
 
@@ -126,35 +127,6 @@ def test_a_box_of_weight_zero_is_not_learned():
     losses["loss_classifier"].backward()
     assert losses["loss_box_reg"] == 0
     assert logits.grad[1].abs().sum() == 0
-
-
-def test_a_network_from_nothing_learns_edges_from_regions_close_to_the_truth():
-    net = network()
-    assert net.roi_heads.near_truth == 0
-    net.roi_heads.near_truth = 4
-    true = torch.tensor([[10.0, 20.0, 50.0, 60.0], [0.0, 0.0, 8.0, 8.0]])
-    torch.manual_seed(0)
-    proposed = torch.zeros(3, 4)
-    regions, empty = net.roi_heads.add_gt_proposals([proposed, proposed], [true, true[:0]])
-    assert torch.equal(empty, proposed)
-    assert torch.equal(regions[:5], torch.cat([proposed, true]))
-    overlap = torch.diagonal(box_iou(regions[5:], true.repeat(4, 1)))
-    assert len(overlap) == 8
-    assert overlap.min() > 0.5
-    assert overlap.max() < 1
-
-
-def test_the_loss_of_edges_is_weighed():
-    net = network().train()
-    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
-    targets = targets_of([[5, 5, 40, 40]], [])
-    losses = []
-    for net.roi_heads.box_weight in (1.0, 3.0):
-        torch.manual_seed(1)
-        losses.append(net(images, [(64, 64)] * 2, targets))
-    assert losses[0]["loss_box_reg"] > 0
-    torch.testing.assert_close(losses[1]["loss_box_reg"], 3 * losses[0]["loss_box_reg"])
-    torch.testing.assert_close(losses[1]["loss_classifier"], losses[0]["loss_classifier"])
 
 
 # -- anchors -----------------------------------------------------------------------------------------
@@ -180,9 +152,9 @@ def test_anchor_iou_by_hand():
 
 
 def test_anchors_for_another_number_of_levels_are_refused():
-    spec = model.DetectorSpec("light", CLASSES, 64, ((16.0,),), (1.0,))
+    spec = DetectorSpec("light", CLASSES, 64, ((16.0,),), (1.0,))
     with pytest.raises(ParameterError, match="levels, got anchor sizes for 1"):
-        model.build_network(spec)
+        registry.build_network(spec)
 
 
 # -- weights -----------------------------------------------------------------------------------------
@@ -206,7 +178,7 @@ def test_a_published_detector_is_loaded_but_for_its_class_layers(tmp_path, torch
     state = torchvision_detector.state_dict()
     assert torch.equal(net.roi_heads.box_head.fc6.weight, state["roi_heads.box_head.fc6.weight"])
     assert torch.equal(
-        net.backbone.body.conv1.weight, model.fold_grey_stem(state["backbone.body.conv1.weight"])[0]
+        net.backbone.body.conv1.weight, grey.fold_grey_stem(state["backbone.body.conv1.weight"])[0]
     )
     assert {name.rsplit(".", 2)[0] for name in report.missing} == {"roi_heads.box_predictor"}
     assert set(report.unused) == set(report.missing)
@@ -239,9 +211,9 @@ def test_a_frozen_detector_answers_as_it_did_without_epsilon(tmp_path):
     torch.save(state, tmp_path / "coco.pth")
     net = network("resnet18_fpn").eval()
     weights.load_weights(net, str(tmp_path / "coco.pth"), architecture_name="resnet18_fpn")
-    grey = torch.rand(1, 64, 24, 24)
+    maps = torch.rand(1, 64, 24, 24)
     with torch.no_grad():
-        torch.testing.assert_close(net.backbone.body.bn1(grey), frozen.body.bn1(grey))
+        torch.testing.assert_close(net.backbone.body.bn1(maps), frozen.body.bn1(maps))
 
 
 def test_a_one_channel_stem_is_taken_without_a_bias(tmp_path):
@@ -321,6 +293,16 @@ def test_files_that_are_no_detector_are_refused(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         read_detector(tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "levels", "expected"),
+    [([8, 16], 2, ((8.0,), (16.0,))), ([1, 2, 3, 4], 2, ((1.0, 2.0), (3.0, 4.0)))],
+)
+def test_anchor_sizes_in_one_list_go_to_their_levels(sizes, levels, expected):
+    assert anchors.by_level(sizes, levels) == expected
+    with pytest.raises(ParameterError, match="expected as many for each of the 2 levels, got 3"):
+        anchors.by_level([1, 2, 3], 2)
 
 
 def test_the_average_follows_the_network():

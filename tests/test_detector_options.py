@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import inspect
 import math
 from types import SimpleNamespace
 
@@ -14,12 +13,18 @@ from pytorch_lightning.loggers import CSVLogger
 from squares import IMAGES, SQUARES, TABLE, train
 
 from cxr import schema
-from cxr.detector import augment, device, launch, model
-from cxr.detector.augment import Augmentation
-from cxr.detector.ema import WeightAverage
-from cxr.detector.module import DetectionData, DetectorModule
-from cxr.detector.prediction import load_detector, predict_store
-from cxr.detector.weights import read_checkpoint
+from cxr.detector.checkpoints.weights import read_checkpoint
+from cxr.detector.data import augment
+from cxr.detector.network import base, device
+from cxr.detector.network.ema import WeightAverage
+from cxr.detector.network.registry import build_network
+from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.prediction.detector import load_detector
+from cxr.detector.prediction.looks import Looks
+from cxr.detector.recipe import NO_AUGMENTATION, Machine
+from cxr.detector.training import launch
+from cxr.detector.training.datamodule import DetectionData
+from cxr.detector.training.module import DetectorModule
 from cxr.errors import ParameterError
 
 
@@ -37,12 +42,6 @@ def spy_on_steps(monkeypatch: pytest.MonkeyPatch, look) -> list:
     return seen
 
 
-def test_edges_may_weigh_more_and_be_learnt_near_the_truth(tmp_path, monkeypatch):
-    heads = spy_on_steps(monkeypatch, lambda module: module.net.roi_heads)
-    train(tmp_path, box_weight=2.0, near_truth=3, epochs=1, val_ids=[])
-    assert (heads[0].box_weight, heads[0].near_truth) == (2.0, 3)
-
-
 # -- precision ---------------------------------------------------------------------------------------
 
 
@@ -52,10 +51,10 @@ def test_mixed_precision_trains_with_clipping(tmp_path):
     assert math.isfinite(pd.read_csv(result.metrics)["loss"].iloc[0])
 
 
-def network(image_size: int) -> model.GreyFasterRCNN:
+def network(image_size: int) -> base.DetectionNetwork:
     torch.manual_seed(0)
-    spec = model.DetectorSpec("light", SQUARES.names, image_size, ((8.0,), (16.0,), (32.0,), (64.0,)), (1.0,))
-    return model.build_network(spec)
+    spec = DetectorSpec("light", SQUARES.names, image_size, ((8.0,), (16.0,), (32.0,), (64.0,)), (1.0,))
+    return build_network(spec)
 
 
 def test_boxes_keep_their_place_under_mixed_precision():
@@ -77,7 +76,7 @@ def test_boxes_keep_their_place_under_mixed_precision():
     for box in target["boxes"]:
         assert (taken == box).all(dim=1).any(), "a true box is among the regions, to the last digit"
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        net.roi_heads.score_thresh = 0.0
+        net.set_answers(score_threshold=0.0)
         (found,) = net.eval()(image, [(64, 640)])
     assert found["scores"].dtype == found["boxes"].dtype == torch.float32
     assert found["scores"].unique().numel() > 0.9 * len(found["scores"])
@@ -94,8 +93,9 @@ def test_boxes_thinner_than_a_pixel_are_left_out():
     image = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
     for factor, labels in ((1.0, [1, 2]), (0.5, [2])):
         _, _, (target,) = augment.augment_batch(
-            image, [(64, 64)], [given], [(0, 0)], augmentation=Augmentation(), seed=0, factor=factor
-        )
+            image, [(64, 64)], [given], [(0, 0)],
+            augmentation=NO_AUGMENTATION, mirror=augment.Mirror(), seed=0, factor=factor,
+        )  # fmt: skip
         assert target["labels"].tolist() == labels
         assert len(target["boxes"]) == len(target["weights"]) == len(labels)
 
@@ -118,18 +118,18 @@ def test_a_notebook_trains_on_one_device(monkeypatch, caplog):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert launch.find_machine("auto", "auto", 2).world == 8
-    assert launch.find_machine("cpu", "auto", 2).world == 2
+    assert launch.find_processes(Machine(num_nodes=2)).world == 8
+    assert launch.find_processes(Machine("cpu", num_nodes=2)).world == 2
     monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
-    assert launch.find_machine("auto", "auto", 1).world == 1
+    assert launch.find_processes(Machine()).world == 1
     assert "one of the 4 devices; `cxr train` uses them all" in caplog.text
-    assert launch.find_machine("auto", 2, 1).world == 2
+    assert launch.find_processes(Machine(devices=2)).world == 2
 
 
 def test_torchrun_overrules_the_parameters(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "6")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
-    assert launch.find_machine("cpu", "auto", 1) == launch.Machine("cpu", 3, 2)
+    assert launch.find_processes(Machine("cpu")) == launch.Processes("cpu", 3, 2)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
@@ -154,7 +154,7 @@ def test_a_process_without_a_validation_batch_looks_at_the_first(rank, tmp_path,
 
 
 def test_frozen_batch_norm_stays_what_it_was(tmp_path, monkeypatch):
-    frozen = spy_on_steps(monkeypatch, lambda module: [m.training for m in model.batch_norms(module.net)])
+    frozen = spy_on_steps(monkeypatch, lambda module: [m.training for m in base.batch_norms(module.net)])
     result = train(tmp_path, batch_norm="frozen", val_ids=[])
     assert not any(map(any, frozen))
     state = read_checkpoint(result.last)["state_dict"]
@@ -204,8 +204,9 @@ def test_another_size_is_the_same_picture_in_both_directions():
         "weights": torch.ones(1),
     }
     seen, sizes, (target,) = augment.augment_batch(
-        image, [(96, 150)], [given], [(0, 0)], augmentation=Augmentation(), seed=0, factor=0.8
-    )
+        image, [(96, 150)], [given], [(0, 0)],
+        augmentation=NO_AUGMENTATION, mirror=augment.Mirror(), seed=0, factor=0.8,
+    )  # fmt: skip
     assert sizes == [(77, 120)]
     assert seen.shape == (1, 1, 96, 128)
     box = target["boxes"][0]
@@ -227,8 +228,10 @@ def test_training_sizes_are_drawn_from_pixels_the_store_has(image_size, loaded, 
         shapes.append((factor, max(sizes[0]), max(out[1][0])))
         return out
 
-    monkeypatch.setattr("cxr.detector.module.augment_batch", spied)
-    train(tmp_path, image_size=image_size, multi_scale=(0.5, 1.0, 1.2), val_ids=[], images_per_epoch=12)
+    monkeypatch.setattr("cxr.detector.training.module.augment_batch", spied)
+    train(
+        tmp_path, detector_image_size=image_size, multi_scale=(0.5, 1.0, 1.2), val_ids=[], images_per_epoch=12
+    )
     assert {before for _, before, _ in shapes} == {loaded}
     assert {after for *_, after in shapes} == {round(image_size * f) for f in (0.5, 1.0, 1.2)}
     if image_size == loaded:
@@ -249,16 +252,14 @@ def test_validation_asks_for_as_many_weak_boxes_as_the_score_does(tmp_path, monk
 
     monkeypatch.setattr(DetectorModule, "validation_step", spied)
     train(tmp_path, epochs=1)
-    defaults = inspect.signature(predict_store).parameters
-    names = ("score_threshold", "max_boxes", "nms_iou")
-    assert set(asked) == {tuple(defaults[name].default for name in names)}
+    assert set(asked) == {(Looks().score_floor, Looks().max_boxes, base.NMS_IOU)}
 
 
 def test_images_some_readers_read_can_be_left_out(tmp_path):
     readers = TABLE.assign(rad_id="R1", class_name=TABLE[schema.CLASS_ID].map(SQUARES.name))
     readers.loc[readers[schema.IMAGE_ID].isin(IMAGES.ids[:5]), "rad_id"] = "R8"
     result = train(tmp_path, table=readers, skip_readers=["R8", "R9"], epochs=1, val_ids=[])
-    assert read_checkpoint(result.last)["hyper_parameters"]["recipe"]["train_images"] == 3
+    assert read_checkpoint(result.last)["hyper_parameters"]["record"]["train_images"] == 3
     with pytest.raises(ParameterError, match="needs a table with rad_id"):
         train(tmp_path, skip_readers=["R8"])
 
@@ -276,7 +277,7 @@ def test_images_with_rare_findings_are_shown_more_often(tmp_path, monkeypatch):
     positive = TABLE[TABLE[schema.CLASS_ID] != SQUARES.normal_id]
     rare = positive[(positive[schema.CLASS_ID] == 0) | (positive[schema.IMAGE_ID] == "s00")]
     ids = rare[schema.IMAGE_ID].unique().tolist()
-    arguments = {"table": rare, "train_ids": ids, "val_ids": [], "epochs": 1, "image_size": 32}
+    arguments = {"table": rare, "train_ids": ids, "val_ids": [], "epochs": 1, "detector_image_size": 32}
     for balance, least, most in ((0.0, 2, 2), (1.0, 4, 12)):
         shown.clear()
         train(tmp_path, images_per_epoch=12, class_balance=balance, **arguments)
@@ -284,7 +285,9 @@ def test_images_with_rare_findings_are_shown_more_often(tmp_path, monkeypatch):
 
 
 def test_patience_ends_a_training_that_gets_no_better(tmp_path):
-    result = train(tmp_path, epochs=9, learning_rate=1e-12, patience=2, images_per_epoch=2, image_size=32)
+    result = train(
+        tmp_path, epochs=9, learning_rate=1e-12, patience=2, images_per_epoch=2, detector_image_size=32
+    )
     assert 3 <= result.epochs < 9
 
 
@@ -293,7 +296,7 @@ def test_warm_up_is_short_in_a_short_training(tmp_path, monkeypatch):
     rates = spy_on_steps(monkeypatch, lambda module: module.optimizers().param_groups[0]["lr"])
     train(
         tmp_path, schedule="constant", learning_rate=1e-3, epochs=1, images_per_epoch=48,
-        image_size=32, val_ids=[],
+        detector_image_size=32, val_ids=[],
     )  # fmt: skip
     assert rates == pytest.approx([0.0005] + [0.001] * 23)
 
@@ -305,7 +308,7 @@ def test_given_anchors_are_used(tmp_path):
     spec = load_detector(result.best, device="cpu").spec
     assert spec.anchor_sizes == ((8.0,), (16.0,), (32.0,), (64.0,))
     assert spec.aspect_ratios == (1.0,)
-    with pytest.raises(ParameterError, match="light has 4 levels, expected as many sizes for each, got 3"):
+    with pytest.raises(ParameterError, match="expected as many for each of the 4 levels, got 3"):
         train(tmp_path, anchor_sizes=[8, 16, 32])
 
 

@@ -19,15 +19,22 @@ from squares import IMAGES, SQUARES, TABLE, train
 
 from cxr import boxes as box_tools
 from cxr import cli, schema
-from cxr.detector import keeper
-from cxr.detector.calibration import ScoreCalibration
-from cxr.detector.files import HeldImages, image_files, read_ahead
-from cxr.detector.module import DetectorModule, lr_factor
-from cxr.detector.prediction import export_detector, load_detector, predict_files, predict_store
-from cxr.detector.training import TrainingResult
+from cxr.detector.data.held import HeldImages
+from cxr.detector.prediction.calibration import ScoreCalibration
+from cxr.detector.prediction.detector import export_detector, load_detector
+from cxr.detector.prediction.files import image_files, predict_files, read_ahead
+from cxr.detector.prediction.looks import Looks
+from cxr.detector.prediction.predict import predict_store
+from cxr.detector.training import keeper
+from cxr.detector.training.module import DetectorModule, lr_factor
+from cxr.detector.training.train import TrainingResult
 from cxr.dicom import IsolatedReader, reasons
 from cxr.errors import CheckpointError, DataError, DicomReadError, ParameterError, TrainingError
+from cxr.recipes import changed
 from cxr.schema import ClassTable
+
+ALL = Looks(score_floor=0.0, tta_flip=False)
+LOW = Looks(score_floor=0.0001, tta_flip=False)
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +183,9 @@ def test_a_second_stage_starts_from_a_checkpoint(tmp_path, trained):
     [
         ({"optimizer": "adam"}, "optimizer: expected one of adamw, sgd, got 'adam'"),
         ({"label_mode": "best"}, "label_mode: expected one of fused"),
-        ({"epochs": 0}, "epochs: too small"),
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
         ({"flip_bound": ["Heart"]}, "flip_bound: expected names of findings .*'Heart'"),
-        ({"architecture_name": "yolo"}, "expected an architecture out of"),
+        ({"architecture_name": "yolo"}, "architecture_name: expected one of light"),
     ],
 )
 def test_bad_arguments_are_refused_before_training(tmp_path, changes, message):
@@ -218,8 +225,8 @@ def test_time_is_estimated_and_progress_reported(tmp_path, monkeypatch, caplog):
 
 
 def test_detections_do_not_depend_on_the_batch_size(detector):
-    one = predict_store(detector, IMAGES, IMAGES.ids, batch_size=1, score_threshold=0.0001)
-    eight = predict_store(detector, IMAGES, IMAGES.ids, batch_size=8, score_threshold=0.0001)
+    one = predict_store(detector, IMAGES, IMAGES.ids, looks=LOW, batch_size=1)
+    eight = predict_store(detector, IMAGES, IMAGES.ids, looks=LOW, batch_size=8)
     assert len(one) == len(eight) > 0
     numbers = [schema.SCORE, *schema.BOX_COLUMNS]
     # A barely trained network gives many boxes all but the same score, so their order may differ:
@@ -235,12 +242,14 @@ def test_detections_do_not_depend_on_the_batch_size(detector):
 
 
 def test_detections_are_in_original_pixels_and_sorted(detector):
-    table = predict_store(detector, IMAGES, IMAGES.ids, score_threshold=0.0, max_boxes=7)
+    table = predict_store(
+        detector, IMAGES, IMAGES.ids, looks=Looks(score_floor=0.0, max_boxes=7, tta_flip=False)
+    )
     assert list(table.columns) == schema.DETECTION_COLUMNS
     assert set(table[schema.CLASS_ID]) <= {0, 1}
     assert table.groupby(schema.IMAGE_ID).size().max() == 7
     assert (table.groupby(schema.IMAGE_ID)[schema.SCORE].diff().dropna() <= 0).all()
-    narrow = predict_store(detector, IMAGES, ["s00"], score_threshold=0.0)
+    narrow = predict_store(detector, IMAGES, ["s00"], looks=ALL)
     assert narrow["x_max"].max() <= 96
     assert 64 < narrow["y_max"].max() <= 128
 
@@ -284,7 +293,7 @@ def test_a_view_that_sees_nothing_counts_against_a_box(detector, monkeypatch):
 def test_a_mirror_image_comes_back_from_the_other_side(detector, monkeypatch):
     """Image s00 is 48 px wide: a box 4 px from its left is 4 px from its right in the mirror."""
     shown = answer_with(monkeypatch, detector, BOX, {**BOX, "boxes": torch.tensor([[28.0, 4.0, 44.0, 20.0]])})
-    table = predict_store(detector, IMAGES, ["s00"], flip=True)
+    table = predict_store(detector, IMAGES, ["s00"], looks=Looks())
     assert torch.equal(shown[1][..., :48], shown[0][..., :48].flip(-1))
     assert table[schema.SCORE].tolist() == pytest.approx([0.8])
     assert table[schema.BOX_COLUMNS].to_numpy() == pytest.approx(np.array([[8, 8, 40, 40]]))
@@ -292,7 +301,7 @@ def test_a_mirror_image_comes_back_from_the_other_side(detector, monkeypatch):
 
 def test_another_scale_comes_back_in_the_same_pixels(detector, monkeypatch):
     shown = answer_with(monkeypatch, detector, BOX, {**BOX, "boxes": 1.5 * BOX["boxes"]})
-    table = predict_store(detector, IMAGES, ["s00"], scales=(1.0, 1.5))
+    table = predict_store(detector, IMAGES, ["s00"], looks=Looks(tta_flip=False, tta_scales=(1.0, 1.5)))
     assert [tuple(images.shape[-2:]) for images in shown] == [(64, 64), (96, 96)]
     assert table[schema.SCORE].tolist() == pytest.approx([0.8])
     assert table[schema.BOX_COLUMNS].to_numpy() == pytest.approx(np.array([[8, 8, 40, 40]]))
@@ -306,18 +315,18 @@ def test_a_calibration_counts_before_detectors_are_fused(detector, monkeypatch):
 
 
 def test_how_views_are_fused_can_be_chosen(detector):
-    some = {"score_threshold": 0.3, "max_boxes": 1000}
-    plain = predict_store(detector, IMAGES, IMAGES.ids[:2], **some)
+    some = Looks(score_floor=0.3, max_boxes=1000, tta_flip=False)
+    plain = predict_store(detector, IMAGES, IMAGES.ids[:2], looks=some)
     pair = [detector, detector]
     both = {
-        name: predict_store(pair, IMAGES, IMAGES.ids[:2], model_fusion=name, **some)
+        name: predict_store(pair, IMAGES, IMAGES.ids[:2], looks=changed(some, detector_fusion=name))
         for name in ("union", "nms")
     }
     assert len(both["union"]) == 2 * len(plain) > 0, "every box of either"
     assert both["union"][schema.SCORE].max() == plain[schema.SCORE].max(), "equal weights leave scores alone"
     assert len(both["nms"]) < len(both["union"])
-    with pytest.raises(ParameterError, match=r"model_fusion: expected a method of wbf, .* got 'mean'"):
-        predict_store(detector, IMAGES, [], model_fusion="mean")
+    with pytest.raises(ParameterError, match=r"detector_fusion: expected one of wbf, .* got 'mean'"):
+        Looks(detector_fusion="mean")
 
 
 def test_a_mirror_view_of_a_mirrored_image_is_the_upright_view(detector):
@@ -325,8 +334,8 @@ def test_a_mirror_view_of_a_mirrored_image_is_the_upright_view(detector):
     for image_id in IMAGES.ids[:2]:
         pixels = np.ascontiguousarray(IMAGES[image_id][:, ::-1])
         mirrored.add(image_id, pixels, IMAGES.original_size(image_id))
-    upright = predict_store(detector, IMAGES, IMAGES.ids[:2], flip=True)
-    other = predict_store(detector, mirrored, IMAGES.ids[:2], flip=True)
+    upright = predict_store(detector, IMAGES, IMAGES.ids[:2], looks=Looks())
+    other = predict_store(detector, mirrored, IMAGES.ids[:2], looks=Looks())
     widths = other[schema.IMAGE_ID].map(lambda i: IMAGES.original_size(i)[1])
     back = other.assign(x_min=widths - other["x_max"], x_max=widths - other["x_min"])
     for image_id, rows in upright.groupby(schema.IMAGE_ID):
@@ -350,14 +359,14 @@ def test_files_and_folders_are_predicted_and_bad_files_reported(tmp_path, detect
     for image_id in IMAGES.ids[:3]:
         cv2.imwrite(str(folder / f"{image_id}.png"), IMAGES[image_id])
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    found, failures = predict_files(detector, folder, score_threshold=0.0)
+    found, failures = predict_files(detector, folder, looks=ALL)
     assert set(found[schema.IMAGE_ID]) == set(IMAGES.ids[:3])
     assert failures.columns.tolist() == ["file", "reason", "message"]
     assert [Path(f).name for f in failures["file"]] == ["broken.png"]
-    one, _ = predict_files(detector, [folder / "s01.png"], score_threshold=0.0, readers=1)
+    one, _ = predict_files(detector, [folder / "s01.png"], looks=ALL, decoders=1)
     held = HeldImages()
     held.add("s01", IMAGES["s01"], IMAGES["s01"].shape)
-    pd.testing.assert_frame_equal(one, predict_store(detector, held, ["s01"], score_threshold=0.0))
+    pd.testing.assert_frame_equal(one, predict_store(detector, held, ["s01"], looks=ALL))
 
 
 def test_a_decoder_that_crashes_takes_nobody_along(tmp_path, detector, monkeypatch):
@@ -372,7 +381,7 @@ def test_a_decoder_that_crashes_takes_nobody_along(tmp_path, detector, monkeypat
     monkeypatch.setattr(IsolatedReader, "load", crash)
     for image_id in IMAGES.ids[:6]:
         cv2.imwrite(str(tmp_path / f"{image_id}.png"), IMAGES[image_id])
-    chunks = list(read_ahead(list(image_files(tmp_path)[0].items()), longest_side=64, chunk=2, readers=2))
+    chunks = list(read_ahead(list(image_files(tmp_path)[0].items()), longest_side=64, chunk=2, decoders=2))
     assert [held.ids for held, *_ in chunks] == [["s00", "s01"], ["s03"], ["s04", "s05"]]
     assert [[f[1] for f in failures] for _, failures, _ in chunks] == [[], ["crashed"], []]
     assert [count for *_, count in chunks] == [2, 2, 2]
@@ -393,7 +402,9 @@ def test_predict_fuses_detectors_and_export_writes_them(tmp_path, trained, monke
         cli.app(args=list(map(str, arguments)), standalone_mode=False)
     detector = load_detector(exported, device="cpu")
     expected, _ = predict_files(
-        [detector] * 2, tmp_path / "s01.png", flip=True, scales=(1.0, 1.5), max_boxes=3, score_threshold=0.0
+        [detector] * 2,
+        tmp_path / "s01.png",
+        looks=Looks(tta_scales=(1.0, 1.5), max_boxes=3, score_floor=0.0),
     )
     got = pd.read_csv(found / "predictions.csv")
     assert len(got) == len(expected) == 3
@@ -406,7 +417,7 @@ def test_paths_are_checked(tmp_path, detector):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "a.png"), IMAGES["s01"])
-    detections, failures = predict_files(detector, [tmp_path / "one", tmp_path / "two"], score_threshold=0.0)
+    detections, failures = predict_files(detector, [tmp_path / "one", tmp_path / "two"], looks=ALL)
     assert set(detections[schema.IMAGE_ID]) == {"a"}
     assert failures[["file", "reason"]].to_numpy().tolist() == [
         [str(tmp_path / "two" / "a.png"), "duplicate_id"]
@@ -427,8 +438,8 @@ def test_inference_needs_no_lightning(tmp_path, detector):
     path = tmp_path / "detector.safetensors"
     export_detector(detector, path)
     code = (
-        "import sys; from cxr.detector.prediction import load_detector;"
-        f"load_detector({str(path)!r}); assert 'pytorch_lightning' not in sys.modules"
+        "import sys; from cxr.detector.prediction import detector, files;"
+        f"detector.load_detector({str(path)!r}); assert 'pytorch_lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
@@ -436,10 +447,8 @@ def test_inference_needs_no_lightning(tmp_path, detector):
 TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from squares import IMAGES, SQUARES, TABLE
-from cxr.detector.calibration import ScoreCalibration
-from cxr.detector.module import DetectorModule
-from cxr.detector.training import train_detector
+from squares import IMAGES, train
+from cxr.detector.training.module import DetectorModule
 
 def spy(self, whole=DetectorModule.on_validation_epoch_end):
     own = [row[0] for row in self._found]
@@ -448,8 +457,8 @@ def spy(self, whole=DetectorModule.on_validation_epoch_end):
         file.write(" ".join(own) + "\\n" + f"{{self.val_map:.9f}} {{len(self.val_detections)}}")
 
 DetectorModule.on_validation_epoch_end = spy
-train_detector(IMAGES, TABLE, IMAGES.ids, IMAGES.ids[:5], {out!r}, classes=SQUARES, image_size=64, epochs=2,
-               images_per_epoch=8, batch_size=2, accelerator="cpu", batch_norm="frozen")
+train({out!r}, val_ids=IMAGES.ids[:5], images_per_epoch=8, ema_decay=0.998, accelerator="cpu",
+      batch_norm="frozen")
 """
 
 
@@ -476,4 +485,4 @@ def test_two_processes_train_one_network_and_count_no_image_twice(tmp_path):
     table = pd.read_csv(out / "metrics.csv")
     assert table["step"].tolist() == [2, 4]
     result = load_detector(out / "last.ckpt")
-    assert len(predict_store(result, IMAGES, IMAGES.ids[:1], score_threshold=0.0))
+    assert len(predict_store(result, IMAGES, IMAGES.ids[:1], looks=ALL))

@@ -11,7 +11,9 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
-from cxr import schema
+from cxr import recipes, schema
+from cxr.detector.prediction.looks import Looks
+from cxr.detector.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
@@ -84,6 +86,9 @@ def test_every_parameter_is_used(path: Path) -> None:
     used = {
         n.id for c in code if c is not cell for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name)
     }
+    for name, recipe in {"Recipe": Recipe, "Looks": Looks}.items():
+        if any(f"from_values({name}, globals())" in c.source for c in code):
+            used |= set(recipes.declared(recipe))
     declared = {node.target.id for node in ast.parse(cell.source).body}
     assert declared <= used
 

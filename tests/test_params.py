@@ -125,3 +125,10 @@ def test_empty_and_missing_files(tmp_path: Path):
     assert params.read_file(tmp_path / "empty.yaml") == {}
     with pytest.raises(DataError, match="no such parameter file"):
         params.read_file(tmp_path / "missing.yaml")
+
+
+def test_an_old_name_says_what_became_of_it(declared: dict[str, params.Declared]):
+    with pytest.raises(ParameterError, match=r"old\.yaml: model_fusion is called detector_fusion now"):
+        params.compose({"model_fusion": "wbf"}, [], declared, where="old.yaml")
+    with pytest.raises(ParameterError, match="-p: box_weight was removed"):
+        params.compose({}, ["box_weight=2.0"], declared, where="old.yaml")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cxr import schema
-from cxr.detector.augment import Augmentation
-from cxr.detector.preview import augmented_views, box_shapes
+from cxr.detector.data.preview import augmented_views, box_shapes
+from cxr.detector.recipe import NO_AUGMENTATION, Network, Recipe
 from cxr.schema import BOX_COLUMNS
 
 
@@ -25,13 +27,12 @@ class OneImage:
         return (200, 100)
 
 
+MIRRORED = Recipe(Network(detector_image_size=100), augmentation=replace(NO_AUGMENTATION, hflip=1.0))
 TARGETS = pd.DataFrame([("a", 3, 20.0, 40.0, 60.0, 120.0)], columns=["image_id", "class_id", *BOX_COLUMNS])
 
 
 def test_the_first_view_is_the_image_itself() -> None:
-    views = augmented_views(
-        OneImage(), TARGETS, "a", views=3, image_size=100, augmentation=Augmentation(hflip=1.0)
-    )
+    views = augmented_views(OneImage(), TARGETS, "a", recipe=MIRRORED, views=3)
     pixels, boxes = views[0]
     assert (pixels == OneImage()["a"]).all()
     assert boxes.values.tolist() == [[3.0, 10.0, 20.0, 30.0, 60.0]]
@@ -39,12 +40,17 @@ def test_the_first_view_is_the_image_itself() -> None:
 
 
 def test_a_mirrored_view_mirrors_its_boxes() -> None:
-    views = augmented_views(
-        OneImage(), TARGETS, "a", views=2, image_size=100, augmentation=Augmentation(hflip=1.0)
-    )
+    views = augmented_views(OneImage(), TARGETS, "a", recipe=MIRRORED, views=2)
     pixels, boxes = views[1]
     assert (pixels == OneImage()["a"][:, ::-1]).all()
     assert boxes[BOX_COLUMNS].values.tolist() == [[20.0, 20.0, 40.0, 60.0]]
+
+
+def test_a_finding_bound_to_a_side_is_shown_as_it_is_trained() -> None:
+    bound = replace(MIRRORED.augmentation, flip_bound=(schema.VINBIGDATA.name(3),))
+    recipe = replace(MIRRORED, augmentation=bound)
+    (_, before), (_, after) = augmented_views(OneImage(), TARGETS, "a", recipe=recipe, views=2)
+    assert before.equals(after)
 
 
 def test_box_shapes_in_network_pixels() -> None:

@@ -28,9 +28,12 @@ from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models import detection
 
 from cxr import metrics, schema
-from cxr.detector.prediction import load_detector, predict_store
-from cxr.detector.training import train_detector
+from cxr.detector.prediction.detector import load_detector
+from cxr.detector.prediction.predict import predict_store
+from cxr.detector.recipe import Recipe
+from cxr.detector.training.train import train_detector
 from cxr.preprocess import preprocess
+from cxr.recipes import changed
 from cxr.store import ImageStore
 
 PLAIN_MODELS = {
@@ -206,13 +209,14 @@ def score_ours(count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def train_ours(store: ImageStore, table: pd.DataFrame, out: Path, steps: int, **settings: object) -> float:
+def train_ours(store: ImageStore, table: pd.DataFrame, out: Path, steps: int, recipe: Recipe) -> float:
     """Images per second between the first and the last step of a training."""
     ticks: list[float] = []
-    batch_size = int(settings.get("batch_size", 4))
+    batch_size = recipe.sampling.batch_size
+    recipe = changed(recipe, epochs=1, images_per_epoch=(steps + 1) * batch_size)
     train_detector(
-        store, table, store.ids, [], out, epochs=1, images_per_epoch=(steps + 1) * batch_size,
-        progress=lambda done, total: ticks.append(time.perf_counter()), **settings,
+        store, table, store.ids, [], recipe, out,
+        progress=lambda done, total: ticks.append(time.perf_counter()),
     )  # fmt: skip
     return (len(ticks) - 1) * batch_size / (ticks[-1] - ticks[0])
 
@@ -275,11 +279,16 @@ def main() -> None:
             plain_file, table, model=arguments.plain_model, size=tuple(arguments.plain_size),
             batch_size=arguments.batch_size, workers=0, device="cpu",
         )  # fmt: skip
-        settings = {"image_size": arguments.image_size, "batch_size": arguments.batch_size}
+        recipe = changed(
+            Recipe(),
+            label_mode="fused",
+            detector_image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+        )
         training = interleave(
             arguments.rounds,
             ("plain", lambda: plain.train(arguments.steps)),
-            ("ours", lambda: train_ours(store, table, out, arguments.steps, **settings)),
+            ("ours", lambda: train_ours(store, table, out, arguments.steps, recipe)),
         )
         inference = interleave(
             arguments.rounds,

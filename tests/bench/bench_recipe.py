@@ -30,11 +30,14 @@ import pandas as pd
 import torch
 
 from cxr import annotations, chain, metrics
-from cxr.detector.folds import recipe_names
-from cxr.detector.prediction import load_detector, predict_store
-from cxr.detector.training import train_detector
+from cxr.detector.prediction.detector import load_detector
+from cxr.detector.prediction.looks import Looks
+from cxr.detector.prediction.predict import predict_store
+from cxr.detector.recipe import Recipe
+from cxr.detector.training.train import train_detector
 from cxr.phantom import make_phantom
 from cxr.preprocess import preprocess
+from cxr.recipes import changed, from_values
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
 
@@ -50,8 +53,6 @@ PLAIN: Settings = {
     "warmup_steps": 0,
     "clip_norm": 0.0,
     "ema_decay": 0.0,
-    "box_weight": 1.0,
-    "near_truth": 0,
     "label_mode": "fused",
     "class_balance": 0.0,
     "negative_fraction": 0.0,
@@ -76,35 +77,27 @@ PARTS: dict[str, Settings] = {
     "no exposure changes": {key: 0.0 for key in ("brightness", "contrast", "gamma", "noise")},
     "usual anchors": USUAL_ANCHORS,
 }
-"""The recipe without one of its parts, as arguments of `train_detector`."""
+"""The recipe without one of its parts, as parameters of `Recipe`."""
 
 ONLY_PHANTOM: dict[str, Settings] = {
     "no class balance": {"class_balance": 0.0},
     "negatives as in the data": {"negative_fraction": -1.0},
     "no negatives": {"negative_fraction": 0.0},
-    "with regions close to truth": {"near_truth": 4},
     "with several scales": {"multi_scale": (0.8, 1.0, 1.2)},
     "boxes weigh alike": {"label_mode": "fused"},
     "with every reader's boxes": {"label_mode": "every_reader"},
 }
-ONLY_LUNGS: dict[str, Settings] = {
-    "no regions close to truth": {"near_truth": 0},
-    "edges weigh as the rest": {"box_weight": 1.0},
-}
-
 IOUS = (0.4, 0.75, 0.85)
 
 
-def recipe_of(problem: str) -> tuple[Settings, dict[str, Settings]]:
+def recipe_of(problem: str) -> tuple[Recipe, dict[str, Settings]]:
     """The recipe for a problem, and its variants by name, itself and the plain one first."""
     if problem == "lungs":
-        # Picked for few, large boxes with exact edges; `--ablate` shows what each brings.
-        recipe: Settings = {"image_size": 256, "epochs": 36, "box_weight": 2.0, "near_truth": 4}
-        sizes, own = (64.0, 128.0, 256.0, 512.0), ONLY_LUNGS
+        lungs = {"detector_image_size": 256, "epochs": 36, "images_per_epoch": 0, "negative_fraction": -1.0}
+        recipe = changed(Recipe(), **lungs, class_balance=0.0, label_mode="fused")
+        sizes, own = (64.0, 128.0, 256.0, 512.0), {}
     else:
-        values = chain.load_parameters(ROOT / "params" / "demo.yaml")
-        recipe = {name: values[name] for name in recipe_names() if name in values}
-        recipe["image_size"] = values["detector_image_size"]
+        recipe = from_values(Recipe, chain.load_parameters(ROOT / "params" / "demo.yaml"))
         # torchvision's 32 to 256 at 800 px, at this network's size.
         sizes, own = (12.0, 24.0, 48.0, 96.0), ONLY_PHANTOM
     sgd = PARTS["SGD 3e-3 for AdamW"]
@@ -116,7 +109,7 @@ def recipe_of(problem: str) -> tuple[Settings, dict[str, Settings]]:
 
 
 def settings_from(text: str) -> Settings:
-    """One argument of `train_detector` from `name=value`."""
+    """One parameter of the recipe from `name=value`."""
     key, _, value = text.partition("=")
     try:
         return {key: ast.literal_eval(value)}
@@ -133,14 +126,21 @@ def read_tables(data_dir: Path, classes: ClassTable) -> tuple[pd.DataFrame, pd.D
     return train, annotations.fuse_readers(truth, classes=classes)
 
 
-def measure(store: ImageStore, train: pd.DataFrame, truth: pd.DataFrame, out: Path, **settings: Any) -> dict:
+def measure(
+    store: ImageStore,
+    train: pd.DataFrame,
+    truth: pd.DataFrame,
+    out: Path,
+    *,
+    recipe: Recipe,
+    classes: ClassTable,
+) -> dict[str, float]:
     """Train once and score on the test images."""
     train_ids, test_ids = store.ids_of("train"), store.ids_of("test")
-    classes = settings["classes"]
     cpu = time.process_time()
-    result = train_detector(store, train, train_ids, [], out, **settings)
+    result = train_detector(store, train, train_ids, [], recipe, out, classes=classes)
     cpu = time.process_time() - cpu
-    found = predict_store(load_detector(result.best), store, test_ids, flip=True)
+    found = predict_store(load_detector(result.best), store, test_ids, looks=Looks())
     findings = truth[truth.class_id != classes.normal_id]
     row = {
         f"AP{round(100 * iou)}": metrics.voc_map(found, findings, iou_threshold=iou, image_ids=test_ids).map
@@ -168,7 +168,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     recipe, variants = recipe_of(arguments.problem)
     for text in arguments.set:
-        recipe |= settings_from(text)
+        recipe = changed(recipe, **settings_from(text))
     names = list(variants) if arguments.ablate else ["recipe", "plain"]
     if arguments.only:
         names = arguments.only.split(",")
@@ -180,14 +180,14 @@ def main() -> None:
         classes = annotations.read_classes(data_dir)
         train, truth = read_tables(data_dir, classes)
         splits = {split: data_dir / split for split in ("train", "test")}
-        size = recipe["image_size"] if arguments.problem == "lungs" else 512
+        size = recipe.network.detector_image_size if arguments.problem == "lungs" else 512
         preprocess(splits, folder / "images", image_size=size, jobs=1)
         store = ImageStore(folder / "images")
         for number, variant in enumerate(names):
             for seed in arguments.seeds:
                 change = settings_from(variant) if "=" in variant else variants[variant]
-                settings = {**recipe, **change, "seed": seed, "classes": classes, "accelerator": "cpu"}
-                row = measure(store, train, truth, folder / "out", **settings)
+                own = changed(recipe, **{**change, "seed": seed, "accelerator": "cpu"})
+                row = measure(store, train, truth, folder / "out", recipe=own, classes=classes)
                 if number == 0 and seed == arguments.seeds[0]:
                     print(f"{'variant':<28}{'seed':>5}" + "".join(f"{key:>8}" for key in row))
                 print(

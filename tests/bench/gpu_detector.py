@@ -21,7 +21,8 @@ from bench_detector import Plain, interleave, make_images, predict_ours, report,
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from cxr import chain
-from cxr.detector.folds import recipe_names
+from cxr.detector.recipe import Recipe
+from cxr.recipes import changed, from_values
 from cxr.store import ImageStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,13 +47,11 @@ def waiting() -> Iterator[list[float]]:
         _BaseDataLoaderIter.__next__ = following
 
 
-def shipped_recipe(overrides: list[str]) -> dict[str, object]:
-    """Arguments of `train_detector` as the parameter file for the full data set sets them."""
+def shipped_recipe(overrides: list[str]) -> Recipe:
+    """The recipe of the parameter file for the full data set, on one device, from random weights."""
     values = chain.load_parameters(ROOT / "params" / "vinbigdata.yaml", ["weights=", *overrides])
-    recipe = {name: values[name] for name in recipe_names() if name in values}
-    for name in ("epochs", "images_per_epoch", "validate_every", "patience", "max_minutes"):
-        del recipe[name]
-    return {**recipe, "image_size": values["detector_image_size"], "devices": 1}
+    once = {"epochs": 1, "validate_every": 1, "patience": 0, "max_minutes": 0.0, "devices": 1}
+    return changed(from_values(Recipe, values), **once, label_mode="fused")
 
 
 def main() -> None:
@@ -71,11 +70,14 @@ def main() -> None:
         print("skipped: no CUDA device here")
         return
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
-    settings = shipped_recipe(arguments.set)
+    recipe = shipped_recipe(arguments.set)
     with tempfile.TemporaryDirectory() as name, waiting() as waited:
         folder = Path(name)
         plain_file, store_dir, table = make_images(
-            folder, arguments.images, full_size=arguments.full_size, store_size=settings["image_size"]
+            folder,
+            arguments.images,
+            full_size=arguments.full_size,
+            store_size=recipe.network.detector_image_size,
         )
         store, out = ImageStore(store_dir), folder / "out"
         plain = Plain(
@@ -86,9 +88,9 @@ def main() -> None:
 
         def ours() -> float:
             before = len(waited)
-            rate = train_ours(store, table, out, arguments.steps, **settings)
+            rate = train_ours(store, table, out, arguments.steps, recipe)
             steady = waited[before + 1 : before + 1 + arguments.steps]  # the first starts the workers
-            shares.append(sum(steady) * rate / (len(steady) * settings["batch_size"]))
+            shares.append(sum(steady) * rate / (len(steady) * recipe.sampling.batch_size))
             return rate
 
         training = interleave(

@@ -1,4 +1,4 @@
-"""The two stages' heads: torchvision's, exact under autocast, with weights and with closer examples."""
+"""The heads of Faster R-CNN's two stages: torchvision's, exact under autocast, with a weight for each box."""
 
 from __future__ import annotations
 
@@ -8,29 +8,6 @@ from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RPNHead
-
-SCORE_THRESHOLD = 0.005
-"""Boxes scored lower are left out; low, since a weak box costs no average precision and sometimes hits."""
-MAX_BOXES = 300
-"""Most boxes an image."""
-NMS_IOU = 0.5
-"""A box that overlaps a better one of its class by more is left out."""
-
-SHAKE = 0.07
-"""Standard deviation of the edges of `WeightedRoIHeads.near_truth`, as a share of the side."""
-
-
-def set_answers(
-    heads: RoIHeads,
-    *,
-    score_threshold: float = SCORE_THRESHOLD,
-    max_boxes: int = MAX_BOXES,
-    nms_iou: float = NMS_IOU,
-) -> None:
-    """Set which boxes a network gives; torchvision's own choice is meant for pictures, not for scores."""
-    heads.score_thresh = score_threshold
-    heads.detections_per_img = max_boxes
-    heads.nms_thresh = nms_iou
 
 
 class ExactRPNHead(RPNHead):
@@ -52,25 +29,7 @@ class ExactPredictor(FastRCNNPredictor):
 
 
 class WeightedRoIHeads(RoIHeads):
-    """Torchvision's second stage, with a weight for each target box in the training loss.
-
-    Attributes:
-        box_weight: How much the loss of the boxes' edges counts beside the others.
-        near_truth: In training, regions added close to each true box: a proposal stage that
-            starts from nothing gives few good ones, and from those alone edges are learnt slowly.
-    """
-
-    box_weight: float = 1.0
-    near_truth: int = 0
-
-    def add_gt_proposals(self, proposals: list[Tensor], gt_boxes: list[Tensor]) -> list[Tensor]:
-        """The proposals of each image, its true boxes, and `near_truth` shaken copies of them."""
-        together = []
-        for proposed, true in zip(proposals, gt_boxes, strict=True):
-            copies = true.repeat(self.near_truth, 1)
-            sides = (copies[:, 2:] - copies[:, :2]).repeat(1, 2)
-            together.append(torch.cat([proposed, true, copies + SHAKE * sides * torch.randn_like(copies)]))
-        return together
+    """Torchvision's second stage, with a weight for each target box in the training loss."""
 
     def forward(
         self,
@@ -98,8 +57,9 @@ class WeightedRoIHeads(RoIHeads):
         logits, deltas = self.box_predictor(
             self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         )
-        losses = weighted_roi_loss(logits, deltas, torch.cat(labels), torch.cat(regression_targets), weights)
-        return [], {**losses, "loss_box_reg": self.box_weight * losses["loss_box_reg"]}
+        return [], weighted_roi_loss(
+            logits, deltas, torch.cat(labels), torch.cat(regression_targets), weights
+        )
 
 
 def weighted_roi_loss(

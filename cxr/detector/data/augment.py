@@ -19,7 +19,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from cxr.detector.data import padded
+from cxr.detector.data.batches import padded
+from cxr.detector.recipe import Augmentation
+from cxr.errors import ParameterError
 from cxr.schema import ClassTable
 
 MIN_SIDE = 1.0
@@ -27,36 +29,34 @@ MIN_SIDE = 1.0
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Strengths of the augmentation; the default of each is "off".
+class Mirror:
+    """What a mirror image does to labels.
 
     Attributes:
-        hflip: Probability of a mirror image.
-        flip_labels: Label each label becomes in a mirror image, by label; for pairs such as
-            right and left lung.
-        flip_bound: Labels that fix the side: an image with one of them is never mirrored.
-        scale: Smallest and largest zoom.
-        shift: Largest shift as a share of the side. Zoom and shift are reined in so that
-            boxes stay whole.
-        rotate_deg: Largest rotation in degrees; a box then is the hull of its turned self.
-        brightness: Largest offset, in shares of full white.
-        contrast: Largest relative change of contrast.
-        gamma: Largest exponent is 1 + gamma, the smallest its reciprocal.
-        noise: Largest standard deviation of added noise, in shares of full white.
-        multi_scale: Factors for the size of a whole batch, one drawn at random (`draw_factor`).
+        labels: The label each label becomes, by label, 0 (background) included; for pairs such as
+            right and left lung. Empty leaves labels alone.
+        bound: Labels that fix the side: an image with one of them is never mirrored.
     """
 
-    hflip: float = 0.0
-    flip_labels: tuple[int, ...] = ()
-    flip_bound: tuple[int, ...] = ()
-    scale: tuple[float, float] = (1.0, 1.0)
-    shift: float = 0.0
-    rotate_deg: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 0.0
-    noise: float = 0.0
-    multi_scale: tuple[float, ...] = (1.0,)
+    labels: tuple[int, ...] = ()
+    bound: tuple[int, ...] = ()
+
+
+def mirror_of(classes: ClassTable, flip_bound: Sequence[str] = ()) -> Mirror:
+    """How images of these classes are mirrored.
+
+    Args:
+        classes: The data set's classes.
+        flip_bound: Names of findings that are bound to a side.
+
+    Raises:
+        ParameterError: A name is none of a finding.
+    """
+    names = classes.finding_names
+    for name in flip_bound:
+        if name not in names:
+            raise ParameterError(f"flip_bound: expected names of findings {names}, got {name!r}")
+    return Mirror(mirror_labels(classes), tuple(names.index(name) + 1 for name in flip_bound))
 
 
 def mirror_labels(classes: ClassTable) -> tuple[int, ...]:
@@ -80,6 +80,7 @@ def augment_batch(
     keys: Sequence[tuple[int, int]],
     *,
     augmentation: Augmentation,
+    mirror: Mirror,
     seed: int,
     factor: float = 1.0,
 ) -> tuple[Tensor, list[tuple[int, int]], list[dict[str, Tensor]]]:
@@ -91,6 +92,7 @@ def augment_batch(
         targets: boxes (N, 4) in network pixels, labels (N,), weights (N,).
         keys: (epoch, position) of each image.
         augmentation: What to do.
+        mirror: What a mirror image does to labels.
         seed: Any integer from 0.
         factor: New size of the whole batch relative to its own, see `draw_factor`; 1 keeps its pixels.
 
@@ -102,7 +104,7 @@ def augment_batch(
     for place, ((rows, columns), key, target) in enumerate(zip(sizes, keys, targets, strict=True)):
         rng = np.random.default_rng([seed, *key, 1])
         image = images[place, :, :rows, :columns]
-        image, target = _geometry(image, target, augmentation, rng)
+        image, target = _geometry(image, target, augmentation, mirror, rng)
         changed[place, :, :rows, :columns] = _intensity(image, augmentation, rng)
         moved.append(target)
     new_sizes = list(sizes)
@@ -111,10 +113,10 @@ def augment_batch(
     return changed, new_sizes, [_large_enough(target) for target in moved]
 
 
-def draw_factor(augmentation: Augmentation, *, seed: int, key: tuple[int, int]) -> float:
-    """The size of one batch out of `augmentation.multi_scale`; `key` is its epoch and step."""
+def draw_factor(factors: Sequence[float], *, seed: int, key: tuple[int, int]) -> float:
+    """The size of one batch out of `factors`; `key` is its epoch and step."""
     rng = np.random.default_rng([seed, *key, 2])
-    return augmentation.multi_scale[rng.integers(len(augmentation.multi_scale))]
+    return factors[rng.integers(len(factors))]
 
 
 def _large_enough(target: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -125,16 +127,20 @@ def _large_enough(target: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _geometry(
-    image: Tensor, target: dict[str, Tensor], augmentation: Augmentation, rng: np.random.Generator
+    image: Tensor,
+    target: dict[str, Tensor],
+    augmentation: Augmentation,
+    mirror: Mirror,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     rows, columns = image.shape[-2:]
     boxes, labels, weights = target["boxes"], target["labels"], target["weights"]
     boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(rows, columns))
-    bound = bool(augmentation.flip_bound) and bool(set(labels.tolist()) & set(augmentation.flip_bound))
+    bound = bool(set(labels.tolist()) & set(mirror.bound))
     if rng.random() < augmentation.hflip and not bound:
         image, boxes = v2.horizontal_flip(image), v2.horizontal_flip(boxes)
-        if augmentation.flip_labels:
-            labels = torch.tensor(augmentation.flip_labels, device=labels.device)[labels]
+        if mirror.labels:
+            labels = torch.tensor(mirror.labels, device=labels.device)[labels]
     angle = float(rng.uniform(-1, 1)) * augmentation.rotate_deg
     scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
     wish = rng.uniform(-1, 1, size=2) * augmentation.shift

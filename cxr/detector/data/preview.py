@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cxr import schema
-from cxr.detector.augment import Augmentation, augment_batch
-from cxr.detector.data import ImageSource, RadiographDataset, build_targets, class_ids_of, collate
+from cxr.detector.data.augment import augment_batch, mirror_of
+from cxr.detector.data.batches import RadiographDataset, collate
+from cxr.detector.data.pixels import ImageSource, class_ids_of
+from cxr.detector.data.targets import build_targets
+from cxr.detector.recipe import NO_AUGMENTATION, Recipe
 from cxr.schema import ClassTable
 
 
@@ -18,11 +21,9 @@ def augmented_views(
     targets: pd.DataFrame,
     image_id: str,
     *,
+    recipe: Recipe,
     views: int,
-    image_size: int,
-    augmentation: Augmentation,
     classes: ClassTable = schema.VINBIGDATA,
-    seed: int = 0,
 ) -> list[tuple[np.ndarray, pd.DataFrame]]:
     """One training image as stored, and as augmentation shows it in different passes.
 
@@ -30,16 +31,16 @@ def augmented_views(
         source: Where the image is.
         targets: Boxes in original pixels.
         image_id: The image.
+        recipe: How the detector will be trained.
         views: Number of pictures; the first is not augmented.
-        image_size: Longer side the network sees, in pixels.
-        augmentation: What to do to the others.
         classes: The data set's classes.
-        seed: Any integer from 0.
 
     Returns:
         For each view its pixels, uint8 (H, W), and its boxes (`class_id` and the box columns) in pixels
         of that view.
     """
+    image_size = recipe.network.detector_image_size
+    mirror = mirror_of(classes, recipe.augmentation.flip_bound)
     target = build_targets(targets, [image_id], source, image_size=image_size, classes=classes)
     dataset = RadiographDataset(source, [image_id], target, image_size=image_size)
     shown = []
@@ -50,8 +51,9 @@ def augmented_views(
             batch["sizes"],
             batch["targets"],
             batch["keys"],
-            augmentation=augmentation if epoch else Augmentation(),
-            seed=seed,
+            augmentation=recipe.augmentation if epoch else NO_AUGMENTATION,
+            mirror=mirror,
+            seed=recipe.seed,
         )
         rows, columns = sizes[0]
         pixels = (images[0, 0, :rows, :columns].numpy() * 255).round().clip(0, 255).astype(np.uint8)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from cxr.detector.data import Target, padded
+from cxr.detector.data.batches import padded
+from cxr.detector.data.targets import Target
+from cxr.detector.recipe import Sampling
 
 
-def image_weights(
+def image_frequencies(
     image_ids: Sequence[str], targets: Mapping[str, Target], *, class_balance: float
 ) -> np.ndarray:
     """How often each image should be shown, relative to the others; float (N,), at least 1.
@@ -24,9 +26,9 @@ def image_weights(
     """
     classes = [np.unique(targets[i].labels) for i in image_ids]
     with_boxes = sum(len(c) > 0 for c in classes)
-    weights = np.ones(len(classes))
+    frequencies = np.ones(len(classes))
     if class_balance <= 0 or with_boxes == 0:
-        return weights
+        return frequencies
     labels, counts = np.unique(np.concatenate(classes), return_counts=True)
     share = counts / with_boxes
     factor = dict(
@@ -34,8 +36,8 @@ def image_weights(
     )
     for place, found in enumerate(classes):
         if len(found):
-            weights[place] = max(factor[int(label)] for label in found)
-    return weights
+            frequencies[place] = max(factor[int(label)] for label in found)
+    return frequencies
 
 
 class EpochBatches(Sampler[list[tuple[int, int, int]]]):
@@ -49,11 +51,8 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
     Args:
         sizes: int (N, 2), network sizes.
         negative: bool (N,), images without boxes.
-        weights: float (N,), from `image_weights`.
-        batch_size: Images a batch and process.
-        images_per_epoch: Images an epoch over all processes; None for about one pass over
-            the images with boxes.
-        negative_fraction: Share of an epoch without boxes; None keeps the data's share.
+        frequencies: float (N,), from `image_frequencies`.
+        sampling: Batch size, images an epoch and share of negatives.
         seed: Any integer from 0.
         rank: This process among `world`.
         world: Number of processes; each gets other batches, all equally many.
@@ -63,11 +62,9 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
         self,
         sizes: np.ndarray,
         negative: np.ndarray,
-        weights: np.ndarray,
+        frequencies: np.ndarray,
+        sampling: Sampling,
         *,
-        batch_size: int,
-        images_per_epoch: int | None = None,
-        negative_fraction: float | None = None,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -77,21 +74,23 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
         )
         self.positives = np.flatnonzero(~negative)
         self.negatives = np.flatnonzero(negative)
-        self.weights = weights
-        self.batch_size = batch_size
+        self.frequencies = frequencies
+        self.batch_size = sampling.batch_size
         self.seed = seed
         self.rank = rank
         self.world = world
         self.epoch = 0
-        share = float(negative.mean()) if negative_fraction is None else negative_fraction
+        share = sampling.negative_fraction if sampling.negative_fraction >= 0 else float(negative.mean())
         if not len(self.positives):
             share = 1.0
         elif not len(self.negatives):
             share = 0.0
-        wanted = images_per_epoch or (
-            len(self.negatives) if share == 1 else round(float(weights[self.positives].sum()) / (1 - share))
+        wanted = sampling.images_per_epoch or (
+            len(self.negatives)
+            if share == 1
+            else round(float(frequencies[self.positives].sum()) / (1 - share))
         )
-        full = batch_size * world
+        full = self.batch_size * world
         self.images = max(1, -(-wanted // full)) * full
         self.n_negative = round(self.images * share)
 
@@ -107,8 +106,10 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
         rng = np.random.default_rng([self.seed, epoch, 0])
         chosen = np.concatenate(
             [
-                _systematic(self.positives, self.weights[self.positives], self.images - self.n_negative, rng),
-                _systematic(self.negatives, self.weights[self.negatives], self.n_negative, rng),
+                _systematic(
+                    self.positives, self.frequencies[self.positives], self.images - self.n_negative, rng
+                ),
+                _systematic(self.negatives, self.frequencies[self.negatives], self.n_negative, rng),
             ]
         )
         rng.shuffle(chosen)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from cxr.errors import ParameterError
 
 
 def fit_anchors(
@@ -68,3 +72,21 @@ def best_anchor_iou(
     inner = np.minimum(width[:, None], anchor_width) * np.minimum(height[:, None], anchor_height)
     union = (width * height)[:, None] + anchor_width * anchor_height - inner
     return (inner / union).max(axis=1, initial=0.0)
+
+
+def by_level(sizes: Sequence[float], levels: int) -> tuple[tuple[float, ...], ...]:
+    """Anchor sizes in one list as those of each level of a network.
+
+    Args:
+        sizes: Small to large, as many for each level.
+        levels: Number of levels.
+
+    Raises:
+        ParameterError: The number of sizes is no multiple of the number of levels.
+    """
+    each, rest = divmod(len(sizes), levels) if levels else (0, len(sizes))
+    if rest:
+        raise ParameterError(
+            f"anchor_sizes: expected as many for each of the {levels} levels, got {len(sizes)} in all"
+        )
+    return tuple(tuple(float(s) for s in sizes[i * each : (i + 1) * each]) for i in range(levels))

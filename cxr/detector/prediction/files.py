@@ -1,18 +1,22 @@
-"""Image files as a detector takes them: found, named, and held in memory like a store."""
+"""Boxes on image files: found, named, read in other processes while the network works."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
 from cxr import preprocess
-from cxr.detector.data import network_image
+from cxr.detector.data.held import HeldImages
+from cxr.detector.data.pixels import network_image
+from cxr.detector.prediction.detector import Detector
+from cxr.detector.prediction.looks import ONE_LOOK, Looks
+from cxr.detector.prediction.predict import ensemble_of, predict_store
 from cxr.dicom import Radiograph
 from cxr.errors import CxrError, DataError
 from cxr.preprocess import image_id_of
@@ -23,34 +27,58 @@ log = logging.getLogger("cxr")
 SECONDS_PER_FILE = 60.0
 """A file that takes longer to read is a failure."""
 
+FAILURE_COLUMNS = ["file", "reason", "message"]
 
-class HeldImages:
-    """Images in memory behind the interface of an image store."""
 
-    def __init__(self) -> None:
-        self._images: dict[str, tuple[np.ndarray, tuple[int, int]]] = {}
+def predict_files(
+    detectors: Detector | Sequence[Detector],
+    files: Path | str | Sequence[Path | str],
+    *,
+    looks: Looks = ONE_LOOK,
+    batch_size: int = 8,
+    decoders: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Detections on image files: DICOM, or 8/16-bit grey PNG/JPEG.
 
-    def add(self, image_id: str, pixels: np.ndarray, original_size: tuple[int, int]) -> None:
-        """Hold one image, uint8 (H, W), with the (rows, columns) of its file."""
-        self._images[image_id] = pixels, (int(original_size[0]), int(original_size[1]))
+    A file that cannot be read, or whose decoder crashes, goes into the table of failures; the rest is
+    predicted. While the network looks at some files the next are decoded.
 
-    @property
-    def ids(self) -> list[str]:
-        """Ids in the order added."""
-        return list(self._images)
+    Args:
+        detectors: One or several, of the same classes.
+        files: A file, a folder (all images in it), or a list of files and folders.
+        looks: How to look, and how to fuse.
+        batch_size: Largest batch.
+        decoders: Decoding processes; 0 for one a core, at most 4.
+        progress: Called with files done and all files.
 
-    def __len__(self) -> int:
-        return len(self._images)
+    Returns:
+        Detections with `schema.DETECTION_COLUMNS` in pixels of each file, the image id
+        being the file's name without a known suffix; and failures (`FAILURE_COLUMNS`).
 
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._images
-
-    def __getitem__(self, image_id: str) -> np.ndarray:
-        return self._images[image_id][0]
-
-    def original_size(self, image_id: str) -> tuple[int, int]:
-        """(rows, columns) of the file."""
-        return self._images[image_id][1]
+    Raises:
+        DataError: A path does not exist, or there is no image.
+        CheckpointError: The detectors were trained for different classes.
+    """
+    members = ensemble_of(detectors)
+    named, doubles = image_files(files)
+    paths = list(named.items())
+    longest = max(round(d.spec.image_size * scale) for d in members for scale in looks.tta_scales)
+    tables: list[pd.DataFrame] = []
+    failures = [
+        (str(path), "duplicate_id", f"{path}: {other} has the same image id")
+        for path, other in doubles.items()
+    ]
+    done = 0
+    for held, failed, count in read_ahead(
+        paths, longest_side=longest, chunk=max(4 * batch_size, 16), decoders=decoders
+    ):
+        failures += failed
+        tables.append(predict_store(members, held, held.ids, looks=looks, batch_size=batch_size))
+        done += count
+        if progress is not None:
+            progress(done, len(paths))
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(failures, columns=FAILURE_COLUMNS)
 
 
 def image_files(files: Path | str | Sequence[Path | str]) -> tuple[dict[str, Path], dict[Path, Path]]:
@@ -88,7 +116,7 @@ def image_files(files: Path | str | Sequence[Path | str]) -> tuple[dict[str, Pat
 
 
 def read_ahead(
-    paths: Sequence[tuple[str, Path]], *, longest_side: int, chunk: int, readers: int = 0
+    paths: Sequence[tuple[str, Path]], *, longest_side: int, chunk: int, decoders: int = 0
 ) -> Iterator[tuple[HeldImages, list[tuple[str, str, str]], int]]:
     """Read image files in other processes, the next chunk while the caller works on this one.
 
@@ -98,18 +126,18 @@ def read_ahead(
         paths: Image ids and files.
         longest_side: Longer side of the images held, in pixels.
         chunk: Files in a chunk.
-        readers: Reading processes; 0 for one a core, at most 4.
+        decoders: Decoding processes; 0 for one a core, at most 4.
 
     Yields:
         The images of a chunk, its failures (file, reason, message), and the number of its files.
     """
-    number = min(readers or min(4, os.cpu_count() or 1), len(paths))
+    number = min(decoders or min(4, os.cpu_count() or 1), len(paths))
     chunks = [paths[start : start + chunk] for start in range(0, len(paths), chunk)]
     with closing(ReaderPool()) as pool, ThreadPoolExecutor(max(1, number)) as threads:
 
         def read(path: Path) -> Radiograph:
-            with pool.borrow(SECONDS_PER_FILE) as reader:
-                return reader.load(path, longest_side=longest_side)
+            with pool.borrow(SECONDS_PER_FILE) as decoder:
+                return decoder.load(path, longest_side=longest_side)
 
         def begin(part: Sequence[tuple[str, Path]]) -> list[tuple[str, Path, Future[Radiograph]]]:
             return [(image_id, path, threads.submit(read, path)) for image_id, path in part]

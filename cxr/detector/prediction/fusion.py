@@ -9,29 +9,24 @@ import pandas as pd
 
 from cxr import boxes as box_tools
 from cxr import schema
-from cxr.detector.data import usable
+from cxr.detector.data.targets import usable
+from cxr.detector.prediction.looks import Looks
 
 
 def fuse_detections(
     tables: Sequence[pd.DataFrame],
     image_ids: Sequence[str],
     *,
-    weights: Sequence[float],
-    fusion_iou: float,
-    max_boxes: int,
-    method: str = "wbf",
+    looks: Looks,
 ) -> pd.DataFrame:
-    """Fuse what several that looked at the same images found.
+    """Fuse what several looks, or several detectors, found on the same images.
 
-    By weighted boxes fusion, who finds nothing in an image counts against the boxes of the others there.
+    By weighted boxes fusion a look that finds nothing on an image lowers the scores of the others' boxes.
 
     Args:
         tables: `schema.DETECTION_COLUMNS`, one a view or detector, in pixels of the same images.
         image_ids: The images, in the order of the result.
-        weights: How much each table counts.
-        fusion_iou: Boxes of one class that overlap by more are one finding.
-        max_boxes: Most boxes an image.
-        method: See `boxes.fuse_models`.
+        looks: How to fuse, and how many boxes to keep.
 
     Returns:
         `schema.DETECTION_COLUMNS`, images in the order given, best boxes first. A single table comes
@@ -50,13 +45,13 @@ def fuse_detections(
         rows[schema.SCORE].to_numpy(np.float64)[keep],
         rows[schema.CLASS_ID].to_numpy(np.int64)[keep],
         views[keep],
-        method=method,
-        weights=np.asarray(weights, dtype=np.float64),
-        iou_threshold=fusion_iou,
+        method=looks.detector_fusion,
+        n_models=len(tables),
+        iou_threshold=looks.detector_fusion_iou,
         images=images[keep],
     )
     rank = np.arange(len(fused.images)) - np.searchsorted(fused.images, fused.images)
-    best = rank < max_boxes
+    best = rank < looks.max_boxes
     table = pd.DataFrame(
         {
             schema.IMAGE_ID: np.array([*image_ids, ""], dtype=object)[fused.images[best]],

@@ -13,14 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from cxr.detector.model import DetectorSpec, GreyFasterRCNN, build_network
-from cxr.detector.weights import check_sha256, file_sha256, read_checkpoint, sidecar
+from cxr.detector.checkpoints.weights import check_sha256, file_sha256, read_checkpoint, sidecar
+from cxr.detector.network.base import DetectionNetwork
+from cxr.detector.network.registry import build_network
+from cxr.detector.network.spec import DetectorSpec
 from cxr.errors import CheckpointError, ParameterError
 
 FORMAT = "cxr-detector-1"
 
 
-def read_detector(path: Path) -> tuple[GreyFasterRCNN, DetectorSpec, str]:
+def read_detector(path: Path) -> tuple[DetectionNetwork, DetectorSpec, str]:
     """A network with its weights, its description and the file's hash.
 
     Args:
@@ -63,7 +65,7 @@ def is_detector(path: Path) -> bool:
     return isinstance(parameters, dict) and "spec" in parameters
 
 
-def write_safetensors(net: GreyFasterRCNN, spec: DetectorSpec, path: Path) -> str:
+def write_safetensors(net: DetectionNetwork, spec: DetectorSpec, path: Path) -> str:
     """Write a network for inference: weights and description in one file, no Lightning needed.
 
     The file appears complete, its hash beside it.

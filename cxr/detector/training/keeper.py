@@ -14,18 +14,14 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 
-from cxr.detector.checkpoint import publish
+from cxr.detector.checkpoints.files import publish
+from cxr.detector.checkpoints.run import BEST, LAST, METRICS
+from cxr.detector.recipe import Schedule
 
 log = logging.getLogger("cxr")
 
-BEST = "best.ckpt"
-LAST = "last.ckpt"
-METRICS = "metrics.csv"
-
 SECONDS_TO_ESTIMATE = 60.0
 """When the first estimate of the remaining time is logged."""
-
-LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 
 
 class Keeper(pl.Callback):
@@ -36,11 +32,8 @@ class Keeper(pl.Callback):
 
     Args:
         out_dir: Where to write.
-        max_minutes: Wall time after which training ends; 0 for no limit.
-        patience: Validations without a better one before training ends; 0 for no end.
-        total_epochs: Epochs in all.
+        schedule: How long the training goes, and when it is validated.
         has_val: Whether there are validation images.
-        validate_every: Epochs between validations.
         progress: Called with optimiser steps done and in all.
     """
 
@@ -48,19 +41,14 @@ class Keeper(pl.Callback):
         self,
         out_dir: Path,
         *,
-        max_minutes: float,
-        patience: int,
-        total_epochs: int,
+        schedule: Schedule,
         has_val: bool,
-        validate_every: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.out_dir = out_dir
-        self.max_seconds = 60.0 * max_minutes
-        self.patience = patience
-        self.total_epochs = total_epochs
+        self.schedule = schedule
+        self.max_seconds = 60.0 * schedule.max_minutes
         self.has_val = has_val
-        self.validate_every = validate_every
         self.report = progress
         self.best = math.nan
         self.seconds = 0.0
@@ -95,8 +83,8 @@ class Keeper(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last epoch is validated whatever `validate_every` is."""
-        final = trainer.current_epoch + 1 >= self.total_epochs
-        trainer.check_val_every_n_epoch = 1 if final else self.validate_every
+        final = trainer.current_epoch + 1 >= self.schedule.epochs
+        trainer.check_val_every_n_epoch = 1 if final else self.schedule.validate_every
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -110,7 +98,7 @@ class Keeper(pl.Callback):
             if used >= 1:
                 trainer.should_stop = True
                 trainer.check_val_every_n_epoch = 1
-        total = pl_module.hparams.total_steps
+        total = pl_module.plan.total_steps
         if self.report is not None and trainer.is_global_zero:
             self.report(min(trainer.global_step, total), total)
         running = self.seconds - self._before
@@ -146,12 +134,10 @@ class Keeper(pl.Callback):
             "step": trainer.global_step,
             "learning_rate": pl_module.optimizers().param_groups[0]["lr"],
         }
-        row.update({name: float(trainer.callback_metrics[name]) for name in LOSSES})
-        row.update(
-            {"loss": sum(row[name] for name in LOSSES), "val_map": value, "seconds": round(self.seconds, 2)}
-        )
+        losses = {name: float(trainer.callback_metrics[name]) for name in pl_module.loss_names}
+        row |= losses | {"loss": sum(losses.values()), "val_map": value, "seconds": round(self.seconds, 2)}
         self._rows.append(row)
-        done = f"epoch {row['epoch'] + 1} of {self.total_epochs}: loss {row['loss']:.3f}"
+        done = f"epoch {row['epoch'] + 1} of {self.schedule.epochs}: loss {row['loss']:.3f}"
         log.info(
             "%s%s, %.0f s", done, "" if math.isnan(value) else f", val mAP@0.4 {value:.3f}", self.seconds
         )
@@ -165,7 +151,7 @@ class Keeper(pl.Callback):
         self._save(trainer, LAST, weights_only=False)
         if better or math.isnan(self.best):
             self._save(trainer, BEST, weights_only=True)
-        if self.patience and self._bad >= self.patience:
+        if self.schedule.patience and self._bad >= self.schedule.patience:
             log.info("no better validation in %d, training ends", self._bad)
             trainer.should_stop = True
 

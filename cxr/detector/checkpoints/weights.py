@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from cxr.detector.model import GreyFasterRCNN, architecture, fold_grey_stem
+from cxr.detector.network.base import DetectionNetwork
+from cxr.detector.network.grey import fold_grey_stem
+from cxr.detector.network.registry import architecture
 from cxr.errors import CheckpointError
 
 log = logging.getLogger("cxr")
@@ -54,7 +56,7 @@ class WeightsReport:
 
 
 def load_weights(
-    net: GreyFasterRCNN, weights: str, *, architecture_name: str, sha256: str = ""
+    net: DetectionNetwork, weights: str, *, architecture_name: str, sha256: str = ""
 ) -> WeightsReport:
     """Set a network's parameters from pretrained weights and say what happened.
 
@@ -207,7 +209,7 @@ def _published(architecture_name: str) -> Mapping[str, Tensor]:
 
 
 def _fit(
-    net: GreyFasterRCNN, state: Mapping[str, Tensor], *, source: str, sha256: str, stem: str
+    net: DetectionNetwork, state: Mapping[str, Tensor], *, source: str, sha256: str, stem: str
 ) -> WeightsReport:
     own = net.state_dict()
     readings = [

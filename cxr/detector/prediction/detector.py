@@ -1,0 +1,111 @@
+"""A detector ready to predict, from a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxr import schema
+from cxr.detector.checkpoints.files import read_detector, write_safetensors
+from cxr.detector.checkpoints.run import best_checkpoints
+from cxr.detector.network.base import DetectionNetwork
+from cxr.detector.network.device import pick_device
+from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.prediction.calibration import ScoreCalibration
+from cxr.errors import DataError
+from cxr.rundir import locate
+
+log = logging.getLogger("cxr")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network ready to predict.
+
+    Attributes:
+        net: In evaluation mode, on its device.
+        spec: Its description: classes, image size, anchors.
+        path: The file it came from.
+        sha256: Of that file.
+        calibration: Turns scores into probabilities before detectors are fused; see `load_detectors`.
+    """
+
+    net: DetectionNetwork
+    spec: DetectorSpec
+    path: str
+    sha256: str
+    calibration: ScoreCalibration | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.net.parameters()).device
+
+
+def load_detector(checkpoint: Path | str, *, device: str = "auto") -> Detector:
+    """A detector from a training checkpoint or a safetensors export.
+
+    Nothing in the file is executed. Where `<file>.sha256` is beside it, the hash is checked.
+
+    Args:
+        checkpoint: `.ckpt` or `.safetensors`.
+        device: "auto" (CUDA where there is one), "cpu", "cuda:1" and so on.
+
+    Raises:
+        CheckpointError: No such file, damaged, or not a detector of this project.
+    """
+    net, spec, digest = read_detector(Path(checkpoint))
+    return Detector(net.to(pick_device(device)), spec, str(checkpoint), digest)
+
+
+def load_detectors(
+    files: Sequence[Path], calibrations: Mapping[str, Any] | None = None, *, device: str = "auto"
+) -> list[Detector]:
+    """Detectors to be fused, their scores calibrated where that was learnt for every one of them.
+
+    Args:
+        files: `.ckpt` or `.safetensors`.
+        calibrations: Of `out_of_fold.predict_out_of_fold`, by the hash of the detector's file.
+        device: See `load_detector`.
+    """
+    detectors = [load_detector(path, device=device) for path in files]
+    known = calibrations or {}
+    without = [detector.path for detector in detectors if detector.sha256 not in known]
+    if without:
+        if known:
+            log.warning("scores are not calibrated: no calibration is known for %s", ", ".join(without))
+        return detectors
+    return [replace(d, calibration=ScoreCalibration.from_dict(known[d.sha256])) for d in detectors]
+
+
+def export_detector(detector: Detector, path: Path) -> str:
+    """Write a detector as safetensors, weights and description in one file; returns its SHA-256."""
+    return write_safetensors(detector.net, detector.spec, path)
+
+
+def export_run(run_dir: Path, out: Path) -> list[Path]:
+    """Write each detector of a run as safetensors, for prediction without the training's parts.
+
+    Args:
+        run_dir: Folder of a run.
+        out: Folder for `fold0.safetensors` and so on, each with its hash beside it.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: The run has no detector.
+    """
+    best = best_checkpoints(locate(run_dir) / schema.CHECKPOINTS_DIR)
+    if not best:
+        raise DataError(f"{run_dir}: no detector; notebook 06 or `cxr train` trains one")
+    paths = []
+    for fold, checkpoint in best.items():
+        paths.append(out / f"fold{fold}.safetensors")
+        export_detector(load_detector(checkpoint, device="cpu"), paths[-1])
+    return paths

@@ -1,0 +1,186 @@
+"""Train one detector a fold: skip what is trained, go on with what was interrupted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxr import annotations, schema
+from cxr.detector.checkpoints.files import is_detector
+from cxr.detector.checkpoints.run import BEST, FOLD_FIELD, LAST, METRICS, fold_folder
+from cxr.detector.recipe import Labels, Recipe
+from cxr.detector.training.identity import key_of, run_key
+from cxr.detector.training.launch import is_first_process
+from cxr.detector.training.train import train_detector
+from cxr.errors import ParameterError
+from cxr.recipes import changed
+from cxr.rundir import RunDir, locate, write_json
+from cxr.schema import ClassTable
+from cxr.store import ImageStore
+
+log = logging.getLogger("cxr")
+
+STATE = "training.json"
+REPLACED = "replaced"
+"""Folder beside those of the folds for trainings that another has replaced."""
+
+
+def train_each_fold(
+    store: ImageStore,
+    targets: pd.DataFrame,
+    folds: pd.DataFrame,
+    out_dir: Path,
+    *,
+    recipe: Recipe,
+    held_out: Sequence[int],
+    classes: ClassTable,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Train a detector for each fold on the images of all other folds.
+
+    A fold whose training has finished with the same data and recipe is kept, on however many
+    devices it ran; one that was interrupted goes on from its last checkpoint;
+    anything else starts anew, and what was trained before moves to the folder `REPLACED`. All
+    processes of a distributed training decide alike, because they decide by the checkpoint alone.
+
+    Args:
+        store: Images by `image_id`.
+        targets: Fused or readers' boxes in original pixels.
+        folds: `image_id, fold`.
+        out_dir: Folder for one folder a fold.
+        recipe: How each detector is trained; `{fold}` in the path of the weights stands for the fold.
+        held_out: Folds to hold out, one training each.
+        classes: The data set's classes.
+        progress: Called with optimiser steps done and in all, fold by fold.
+
+    Returns:
+        The rows of all folds' `metrics.csv`, with a column `fold` in front.
+
+    Raises:
+        ParameterError: A fold that is not there, or weights that have seen images held out from them.
+    """
+    _check_weights(recipe.network.weights, held_out)
+    if not held_out:
+        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
+    there = sorted(folds[schema.FOLD].unique().tolist())
+    if missing := sorted(set(held_out) - set(there)):
+        raise ParameterError(f"train_folds: expected some of {there}, got {missing}")
+    stored = folds[folds[schema.IMAGE_ID].isin(set(store.ids))]
+    tables = []
+    for fold in held_out:
+        train_ids, val_ids = split_ids(stored, fold)
+        folder = fold_folder(out_dir, fold)
+        own = changed(recipe, weights=recipe.network.weights.replace(FOLD_FIELD, str(fold)))
+        key = run_key(store, targets, train_ids, val_ids, classes, own)
+        if _finished(folder) == key and (folder / BEST).is_file():
+            log.info("fold %d: already trained on the same data with the same recipe", fold)
+        else:
+            log.info("fold %d: %d images to learn from, %d held out", fold, len(train_ids), len(val_ids))
+            resume = key_of(folder / LAST) == key
+            if not resume:
+                _move_aside(folder)
+            train_detector(
+                store,
+                targets,
+                train_ids,
+                val_ids,
+                own,
+                folder,
+                classes=classes,
+                resume=resume,
+                run_key=key,
+                progress=progress,
+            )
+            write_json(folder / STATE, {"finished": key})
+        table = pd.read_csv(folder / METRICS)
+        table.insert(0, schema.FOLD, fold)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def split_ids(folds: pd.DataFrame, fold: int) -> tuple[list[str], list[str]]:
+    """Images to learn from and images held out of `folds` (`image_id, fold`) for one fold."""
+    held_out = folds[schema.FOLD] == fold
+    return folds.loc[~held_out, schema.IMAGE_ID].tolist(), folds.loc[held_out, schema.IMAGE_ID].tolist()
+
+
+def train_run(
+    run: RunDir,
+    recipe: Recipe,
+    *,
+    held_out: Sequence[int],
+    classes: ClassTable,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Notebook 06's work on the artefacts of a run: train every fold, write `metrics.csv`.
+
+    Args:
+        run: The run, seen from notebook 06.
+        recipe: How each detector is trained; a relative path of weights starts at the project's folder.
+        held_out: Folds to hold out, one training each.
+        classes: The data set's classes.
+        progress: Called with optimiser steps done and in all, fold by fold.
+
+    Returns:
+        As `train_each_fold`.
+
+    Raises:
+        DataError: An earlier notebook has not run.
+    """
+    if recipe.network.weights not in ("", "torchvision"):
+        recipe = changed(recipe, weights=str(locate(recipe.network.weights)))
+    table = train_each_fold(
+        ImageStore(run.input(schema.IMAGES_DIR)),
+        read_targets(run, recipe.labels, classes=classes),
+        run.read_csv(schema.FOLDS_CSV),
+        run.output(schema.CHECKPOINTS_DIR),
+        recipe=recipe,
+        held_out=held_out,
+        classes=classes,
+        progress=progress,
+    )
+    run.write_csv(table, schema.DETECTOR_METRICS_CSV)
+    return table
+
+
+def read_targets(run: RunDir, labels: Labels, *, classes: ClassTable) -> pd.DataFrame:
+    """Boxes to learn from: every reader's own where readers are told apart, else the fused ones."""
+    if labels.by_reader:
+        return annotations.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
+    return run.read_csv(schema.CONSENSUS_CSV)
+
+
+def _check_weights(weights: str, held_out: Sequence[int]) -> None:
+    """Refuse a detector of one fold as the start of another's: it knows the images held out there."""
+    path = Path(weights)
+    if len(held_out) > 1 and FOLD_FIELD not in weights and path.is_file() and is_detector(path):
+        raise ParameterError(
+            f"weights: {path} is a detector trained here, and it has seen images that some of the folds "
+            f"{list(held_out)} hold out; give each its own, with {FOLD_FIELD} in the path"
+        )
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep a training that another is about to replace: it may have taken hours."""
+    if not (folder / BEST).is_file() or not is_first_process():
+        return
+    home = folder.parent / REPLACED
+    number = len(list(home.glob(f"{folder.name}_*")))
+    target = home / f"{folder.name}_{number}"
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        os.replace(path, target / path.name)
+    log.warning("%s was trained with other data or parameters; it is kept in %s", folder.name, target)
+
+
+def _finished(folder: Path) -> str:
+    """Key of the training that finished in a folder; "" where none has."""
+    try:
+        return str(json.loads((folder / STATE).read_text(encoding="utf-8"))["finished"])
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return ""
