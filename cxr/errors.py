@@ -62,6 +62,12 @@ class TrainingError(CxrError):
     exit_code = 1
 
 
+class PredictionError(CxrError):
+    """A detector gave answers that are no numbers."""
+
+    exit_code = 1
+
+
 class RunError(CxrError):
     """A notebook of the chain failed, or too many files could not be read."""
 

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchvision.models import resnet18
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -16,13 +17,13 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from cxr import schema
 from cxr.detector.checkpoints import weights
-from cxr.detector.checkpoints.files import read_detector, write_safetensors
+from cxr.detector.checkpoints.files import FORMAT, read_detector, write_safetensors
 from cxr.detector.network import anchors, grey, heads, registry
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.device import pick_device
 from cxr.detector.network.ema import WeightAverage
 from cxr.detector.network.spec import DetectorSpec
-from cxr.errors import CheckpointError, ParameterError
+from cxr.errors import CheckpointError, ParameterError, PredictionError
 
 CLASSES = ("Right Lung", "Left Lung", "No finding")
 
@@ -245,7 +246,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="expected sha256 00, got"):
         weights.load_weights(net, str(foreign), architecture_name="light", sha256="00")
     torch.save({"net": np.random.default_rng}, tmp_path / "code.pt")
-    with pytest.raises(CheckpointError, match="cannot be loaded safely"):
+    with pytest.raises(CheckpointError, match="loads without running code"):
         weights.load_weights(net, str(tmp_path / "code.pt"), architecture_name="light")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(CheckpointError, match="expected a torch file, got one that begins b'he'"):
@@ -303,6 +304,54 @@ def test_anchor_sizes_in_one_list_go_to_their_levels(sizes, levels, expected):
     assert anchors.by_level(sizes, levels) == expected
     with pytest.raises(ParameterError, match="expected as many for each of the 2 levels, got 3"):
         anchors.by_level([1, 2, 3], 2)
+
+
+def with_nan(net: DetectionNetwork) -> DetectionNetwork:
+    with torch.no_grad():
+        net.backbone.body["stage2"][0][0].weight[0, 0, 0, 0] = float("nan")
+    return net
+
+
+def test_a_network_of_nan_is_never_an_answer(tmp_path):
+    """It finds nothing, and "nothing found" would be believed."""
+    bad, spec = with_nan(network()), spec_of()
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in backbone\.body\.stage2\.0\.0\.weight"):
+        write_safetensors(bad, spec, tmp_path / "a.safetensors")
+    state = {f"net.{name}": value for name, value in bad.state_dict().items()}
+    content = {"state_dict": state, "hyper_parameters": {"spec": spec.to_dict()}}
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: expected finite weights"):
+        read_detector(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: expected finite weights"):
+        weights.load_weights(network(), str(tmp_path / "a.ckpt"), architecture_name="light")
+    with pytest.raises(PredictionError, match="in level '0' of the backbone"), torch.no_grad():
+        bad.eval()(torch.zeros(1, 1, 64, 64), [(64, 64)])
+
+
+@pytest.mark.parametrize("note", [b"", b"\n", b"\xff\x00\xfe", b"hello world"])
+def test_a_malformed_hash_is_named(tmp_path, note):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(network(), spec_of(), path)
+    (tmp_path / "a.safetensors.sha256").write_bytes(note)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors\.sha256: expected a line of sha256sum"):
+        read_detector(path)
+
+
+@pytest.mark.parametrize("spec", [None, "", "[]", '{"architecture": "light"}', '{"class_names": 3}'])
+def test_a_file_without_a_right_description_is_named(tmp_path, spec):
+    path = tmp_path / "a.safetensors"
+    about = {"format": FORMAT} | ({} if spec is None else {"spec": spec})
+    save_file({"x": torch.zeros(1)}, path, metadata=about)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: expected the description of a detector"):
+        read_detector(path)
+
+
+def test_refused_pickles_get_no_advice_to_run_them(tmp_path):
+    torch.save({"net": np.random.default_rng}, tmp_path / "code.pt")
+    with pytest.raises(CheckpointError) as caught:
+        weights.read_checkpoint(tmp_path / "code.pt")
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_average_follows_the_network():

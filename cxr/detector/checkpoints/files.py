@@ -13,7 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from cxr.detector.checkpoints.weights import check_sha256, file_sha256, read_checkpoint, sidecar
+from cxr.detector.checkpoints.weights import (
+    check_finite,
+    check_sha256,
+    file_sha256,
+    read_checkpoint,
+    sidecar,
+)
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.registry import build_network
 from cxr.detector.network.spec import DetectorSpec
@@ -42,11 +48,12 @@ def read_detector(path: Path) -> tuple[DetectionNetwork, DetectorSpec, str]:
         raise CheckpointError(
             f"{path}: made by another version of this project ({error}); train again, or use that version"
         ) from error
+    check_finite(state, path)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path}: the weights do not fit the network described in the file: {error}"
+            f"{path}: the weights do not fit the network described in the file ({_first_line(error)})"
         ) from error
     return net.eval(), spec, digest
 
@@ -78,6 +85,7 @@ def write_safetensors(net: DetectionNetwork, spec: DetectorSpec, path: Path) -> 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    check_finite(state, "the network to export")
     unfinished = path.with_name(path.name + ".part")
     save_file(state, unfinished, metadata={"format": FORMAT, "spec": json.dumps(spec.to_dict())})
     return publish(unfinished, path)
@@ -107,7 +115,21 @@ def _read_safetensors(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:
         raise CheckpointError(
             f"{path}: expected an exported detector ({FORMAT}), got {metadata.get('format')!r}"
         )
-    return DetectorSpec.from_dict(json.loads(metadata["spec"])), state
+    return _described(path, metadata.get("spec", "")), state
+
+
+def _described(path: Path, text: str) -> DetectorSpec:
+    """The description in a safetensors file."""
+    try:
+        return DetectorSpec.from_dict(json.loads(text))
+    except (ValueError, TypeError, AttributeError, CheckpointError) as error:
+        raise CheckpointError(
+            f"{path}: expected the description of a detector in the file, got {error}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
 
 
 def _read_lightning(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:

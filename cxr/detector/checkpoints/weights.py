@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,10 @@ def check_sha256(path: Path, expected: str = "") -> str:
     digest = file_sha256(path)
     beside = sidecar(path)
     if not expected and beside.is_file():
-        expected = beside.read_text().split()[0]
+        words = beside.read_text(encoding="ascii", errors="replace").split()
+        expected = words[0] if words else ""
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
+            raise CheckpointError(f"{beside}: expected a line of sha256sum, got something else")
     if not expected:
         log.warning("%s: no %s beside it to check it against; damage would go unseen", path, beside.name)
     elif digest != expected.lower():
@@ -135,6 +139,21 @@ def check_sha256(path: Path, expected: str = "") -> str:
 def sidecar(path: Path) -> Path:
     """Where a file's hash is kept: beside it, in the format of `sha256sum`."""
     return path.with_name(path.name + ".sha256")
+
+
+def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:
+    """Refuse weights that are not numbers: a network of them finds nothing, and would not say why.
+
+    Args:
+        state: Tensors by name.
+        source: Where they came from, for the message.
+
+    Raises:
+        CheckpointError: A tensor holds NaN or infinity; the message names it.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{source}: expected finite weights, got NaN or infinity in {name}")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -183,10 +202,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"expected a file of weights, found none at {path}") from error
     except Exception as error:  # unpickling and zip reading raise many kinds
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Torch's own words are left out: they advise to load the file in a way that runs its code.
         raise CheckpointError(
-            f"{path}: cannot be loaded safely ({first}); expected a torch file of tensors and plain data. "
-            "Save the state dict alone, or convert it to safetensors"
+            f"{path}: expected a torch file of tensors and plain data, which loads without running code. "
+            "This one is damaged or holds other objects. Save the state dict alone, or convert it to "
+            "safetensors"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: expected a dict of tensors, got {type(content).__name__}")
@@ -226,6 +246,7 @@ def _fit(
     # Counters of batch normalisation fit anything: they do not make a file ours.
     if not any(own[name].dim() > 0 for name in matched):
         raise CheckpointError(f"{source}: nothing fits this network (the file has {_heads(state)})")
+    check_finite(matched, source)
     net.load_state_dict(matched, strict=False)
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     missing = tuple(name for name in own if name not in matched and name not in counters)

@@ -6,10 +6,12 @@ training, checkpoints and prediction know no more of a network than this class s
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from cxr.detector.network.grey import normalise
+from cxr.errors import PredictionError
 
 SCORE_THRESHOLD = 0.005
 """Boxes scored lower are left out; low, since a weak box costs no average precision and sometimes hits."""
@@ -80,13 +82,28 @@ class DetectionNetwork(nn.Module):
             images: (B, 1, H, W), uint8 or float in [0, 1]; H and W multiples of 32.
             sizes: The part of each image that is not padding, (h, w).
             targets: For training, see `losses`.
+
+        Raises:
+            PredictionError: What the backbone gives is not finite. (In training the loss tells.)
         """
         listed = ImageList(normalise(images, sizes), list(sizes))
         # Anchors, proposals and targets take their precision from the feature maps.
         features = {name: level.float() for name, level in self.backbone(listed.tensors).items()}
+        if not self.training and not torch.jit.is_tracing():
+            _check_finite(features)
         if self.training:
             return self.losses(listed, features, targets or [])
         return self.detections(listed, features)
+
+
+def _check_finite(features: dict[str, Tensor]) -> None:
+    """A network whose maps are not numbers finds nothing, which must not pass for an answer."""
+    for name, level in features.items():
+        if not torch.isfinite(level).all():
+            raise PredictionError(
+                f"expected finite feature maps, got NaN or infinity in level {name!r} of the backbone; "
+                "the weights are damaged, or 16 bits are too few for them"
+            )
 
 
 def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
