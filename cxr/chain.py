@@ -31,8 +31,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from cxr import errors, params, schema
 from cxr.errors import CxrError, DataError, ParameterError, RunError
+from cxr.files import replacing, write_text
 from cxr.manifest import MANIFEST, dependencies, is_finished, write_manifest
-from cxr.rundir import PARAMETERS, alone, locate, replacing, write_text
+from cxr.rundir import PARAMETERS, alone, locate
 
 logger = logging.getLogger("cxr")
 

@@ -17,6 +17,12 @@ class DataError(CxrError):
     """A file or folder is missing, empty, or lacks what its name promises."""
 
 
+class DiskError(CxrError):
+    """The operating system refused to read or write: disk full or broken, too many open files."""
+
+    exit_code = 1
+
+
 class AnnotationError(DataError):
     """An annotation table has a missing column, an unknown class or an impossible row."""
 

@@ -12,7 +12,8 @@ import pandas as pd
 
 from cxr import boxes, schema
 from cxr.errors import DataError, ParameterError
-from cxr.rundir import read_table, replacing, write_json, write_text
+from cxr.files import replacing, write_text
+from cxr.rundir import read_table, write_json
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
 

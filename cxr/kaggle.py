@@ -23,8 +23,9 @@ import yaml
 
 from cxr.chain import notebooks_folder
 from cxr.errors import ParameterError
+from cxr.files import write_text
 from cxr.params import Value
-from cxr.rundir import write_json, write_text
+from cxr.rundir import write_json
 
 COMPETITION = "vinbigdata-chest-xray-abnormalities-detection"
 KERNEL_METADATA = "kernel-metadata.json"

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr.files import sha256
 from cxr.rundir import write_json
 
 MANIFEST = "manifest.json"
@@ -56,7 +57,7 @@ def dependencies(
     return {
         "notebook": notebook.stem,
         "parameters": dict(parameters),
-        "notebook_sha256": _sha256_file(notebook),
+        "notebook_sha256": sha256(notebook),
         "package_sha256": _package_digest(notebook),
         "inputs": inputs,
     }
@@ -92,7 +93,7 @@ def is_finished(folder: Path, wanted: Mapping[str, Any]) -> bool:
         path = folder / name
         if not path.is_file():
             return False
-        if not _unchanged(path, recorded) and _sha256_file(path) != recorded["sha256"]:
+        if not _unchanged(path, recorded) and sha256(path) != recorded["sha256"]:
             return False
     return True
 
@@ -108,13 +109,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def digest(path: Path) -> str:
     """Hash of a file's content, or of all files below a folder; empty where there is nothing."""
     if path.is_file():
-        return _sha256_file(path)
+        return sha256(path)
     if not path.is_dir():
         return ""
     known = _known_hashes(path)
     parts = []
     for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        parts.append(f"{file.relative_to(path)} {known.get(file) or _sha256_file(file)}")
+        parts.append(f"{file.relative_to(path)} {known.get(file) or sha256(file)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -148,11 +149,6 @@ def _listing_digest(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _sha256_file(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _package_digest(notebook: Path) -> str:
     """Hash of the package's modules that a notebook imports, directly or through others.
 
@@ -164,7 +160,7 @@ def _package_digest(notebook: Path) -> str:
             if module not in seen:
                 seen.add(module)
                 waiting.append(module)
-    text = "\n".join(f"{path.relative_to(_PACKAGE)} {_sha256_file(path)}" for path in sorted(seen))
+    text = "\n".join(f"{path.relative_to(_PACKAGE)} {sha256(path)}" for path in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -202,7 +198,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 def _record(path: Path) -> dict[str, Any]:
     status = path.stat()
-    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _sha256_file(path)}
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256(path)}
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from cxr import dicom, plots, schema
-from cxr.rundir import replacing, write_json
+from cxr.files import replacing
+from cxr.rundir import write_json
 from cxr.schema import ClassTable
 
 PREDICTIONS_CSV = "predictions.csv"

@@ -14,8 +14,9 @@ from PIL import Image
 from cxr import schema
 from cxr.chain import Notebook, read_notebooks
 from cxr.errors import DataError
+from cxr.files import write_text
 from cxr.manifest import read_manifest
-from cxr.rundir import CAPTION_KEY, read_json, write_text
+from cxr.rundir import CAPTION_KEY, read_json
 
 REPORT = "report.html"
 _TEMPLATE = Path(__file__).with_suffix(".html.j2")

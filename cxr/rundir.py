@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import fcntl
-import glob
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ import pandas as pd
 
 from cxr import params
 from cxr.errors import DataError, RunError
+from cxr.files import replacing, write_text
 from cxr.schema import IMAGE_ID
 
 logger = logging.getLogger("cxr")
@@ -106,30 +106,6 @@ def alone(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
-
-    So a file stands under its name only when it is complete, whatever stops the process. What a
-    process that was killed left beside it is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp{glob.escape(path.suffix)}"):
-        leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file, complete or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

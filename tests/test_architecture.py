@@ -21,7 +21,7 @@ PACKAGE = ROOT / "cxr"
 DETECTOR = PACKAGE / "detector"
 
 FLOORS = [
-    {"schema", "errors"},
+    {"schema", "errors", "files"},
     {"boxes", "dicom", "store", "params", "recipes", "rundir"},
     {"annotations", "splits", "features", "metrics", "phantom"},
     {"preprocess", "survey"},

@@ -536,7 +536,7 @@ def test_load_refuses_a_damaged_or_foreign_file(fitted, tmp_path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"expected SHA-256 \w+, got \w+: the file is damaged"):
+    with pytest.raises(CheckpointError, match=r"expected SHA-256 \w+, got \w+; the file was changed"):
         classifier.load(path)
 
     (tmp_path / "text.ubj").write_text("not a model")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cxr import schema
 from cxr.errors import DataError, RunError
-from cxr.rundir import CAPTION_KEY, RunDir, alone, locate, progress_printer, project_root, replacing
+from cxr.rundir import CAPTION_KEY, RunDir, alone, locate, progress_printer, project_root
 
 
 @pytest.fixture
@@ -68,24 +68,6 @@ def test_figure_carries_its_caption(project: Path):
     assert run.figure(figure, "line", "A line.") is figure
     with Image.open(run.folder / "figures" / "line.png") as image:
         assert image.info[CAPTION_KEY] == "A line."
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
-    path = tmp_path / "table.csv"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_leftovers_of_a_killed_process_go(tmp_path: Path):
-    killed, other = tmp_path / ".table.123.tmp.csv", tmp_path / ".other.123.tmp.csv"
-    killed.touch(), other.touch()
-    with replacing(tmp_path / "table.csv") as temporary:
-        temporary.write_text("whole")
-    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "table.csv"]
 
 
 def test_progress_off_a_terminal_is_plain_lines(

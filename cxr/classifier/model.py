@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from cxr import schema
+from cxr import files, schema
 from cxr.classifier.calibration import Calibrator
 from cxr.errors import CheckpointError, DataError
 
@@ -134,11 +133,8 @@ def save(model: Classifier, path: Path) -> str:
     booster = model.booster.copy()
     booster.set_attr(**{_ATTRIBUTE: json.dumps(about)})
     content = bytes(booster.save_raw("ubj"))
-    digest = hashlib.sha256(content).hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
-    _replace(path, content)
-    return digest
+    files.write_bytes(path, content, hashed=True)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load(path: Path, *, sha256: str | None = None, feature_names: Sequence[str] | None = None) -> Classifier:
@@ -156,17 +152,10 @@ def load(path: Path, *, sha256: str | None = None, feature_names: Sequence[str] 
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such classifier file")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    beside = path.with_name(path.name + ".sha256")
-    if sha256 is None and beside.is_file():
-        sha256 = beside.read_text().split(maxsplit=1)[0]
-    if sha256 is None:
+    if not (sha256 or files.sidecar(path).is_file()):
         _log.warning("%s: no hash given and none beside it; a damaged file may load without a word", path)
-    elif digest != sha256:
-        raise CheckpointError(
-            f"{path}: expected SHA-256 {sha256}, got {digest}: the file is damaged or another"
-        )
+    files.check_sha256(path, sha256 or "", error=CheckpointError)
+    content = path.read_bytes()
     try:
         booster = xgb.Booster()
         booster.load_model(bytearray(content))
@@ -207,9 +196,3 @@ def _check_names(path: Path, expected: Sequence[str], got: Sequence[str], where:
         (place, a, b) for place, (a, b) in enumerate(zip(expected, got, strict=True)) if a != b
     )
     raise CheckpointError(f"{path}: expected feature {place} to be {wanted!r}, got {found!r} {where}")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(content)
-    os.replace(beside, path)

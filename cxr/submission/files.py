@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxr import schema
 from cxr.errors import SubmissionError
+from cxr.files import replacing
 
 PREDICTION = "PredictionString"
 _GROUP = 6
@@ -68,13 +68,10 @@ def write(
     for image_id, end in zip(ids, ends.tolist(), strict=True):
         lines.append((image_id, " ".join(groups[start:end]) if end > start else normal))
         start = end
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([schema.IMAGE_ID, PREDICTION])
         table.writerows(lines)
-    os.replace(beside, path)
 
 
 def parse(path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.DataFrame:
@@ -197,11 +194,8 @@ def reformat(
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, complete or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    table.to_csv(beside, index=False)
-    os.replace(beside, path)
+    with replacing(Path(path)) as beside:
+        table.to_csv(beside, index=False)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
