@@ -7,7 +7,6 @@ a flipped bit loads without complaint.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,14 @@ from torch import Tensor
 
 from cxr.detector.checkpoints.weights import (
     check_finite,
-    check_sha256,
-    file_sha256,
+    check_hash,
     read_checkpoint,
-    sidecar,
 )
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.registry import build_network
 from cxr.detector.network.spec import DetectorSpec
 from cxr.errors import CheckpointError, ParameterError
+from cxr.files import recorded_sha256, replacing
 
 FORMAT = "cxr-detector-1"
 
@@ -40,7 +38,7 @@ def read_detector(path: Path) -> tuple[DetectionNetwork, DetectorSpec, str]:
             that is no detector of this project.
     """
     path = Path(path)
-    digest = check_sha256(path)
+    digest = check_hash(path)
     spec, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     try:
         net = build_network(spec)
@@ -83,23 +81,11 @@ def write_safetensors(net: DetectionNetwork, spec: DetectorSpec, path: Path) -> 
     from safetensors.torch import save_file  # for exports alone, and Kaggle's image may lack it
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     check_finite(state, "the network to export")
-    unfinished = path.with_name(path.name + ".part")
-    save_file(state, unfinished, metadata={"format": FORMAT, "spec": json.dumps(spec.to_dict())})
-    return publish(unfinished, path)
-
-
-def publish(unfinished: Path, path: Path) -> str:
-    """Give a finished file its name and write its hash beside it; the hash never is of another file."""
-    digest = file_sha256(unfinished)
-    sidecar(path).unlink(missing_ok=True)
-    os.replace(unfinished, path)
-    note = path.with_name(path.name + ".sha256.part")
-    note.write_text(f"{digest}  {path.name}\n")
-    os.replace(note, sidecar(path))
-    return digest
+    with replacing(path, hashed=True) as temporary:
+        save_file(state, temporary, metadata={"format": FORMAT, "spec": json.dumps(spec.to_dict())})
+    return recorded_sha256(path)
 
 
 def _read_safetensors(path: Path) -> tuple[DetectorSpec, dict[str, Tensor]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
+from cxr import files
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.grey import fold_grey_stem
 from cxr.detector.network.registry import architecture
@@ -92,53 +91,25 @@ def load_weights(
         )
     else:
         path = Path(weights)
-        digest = check_sha256(path, sha256)
+        digest = check_hash(path, sha256)
         source, state = str(path), read_state(path)
     report = _fit(net, state, source=source, sha256=digest, stem=architecture(architecture_name).stem)
     return report
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal.
+def check_hash(path: Path, expected: str = "") -> str:
+    """The hash of a model file, after comparing it with the one expected or the one beside the file.
 
-    Raises:
-        CheckpointError: No such file.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"expected a file of weights, found none at {path}")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_sha256(path: Path, expected: str = "") -> str:
-    """The hash of a file, after comparing it with the one expected.
-
-    Args:
-        path: The file.
-        expected: Hash to hold it to; "" takes the one in `<file>.sha256` beside it, if any.
+    A file without either is taken, with a warning.
 
     Raises:
         CheckpointError: No such file, or its hash is another one: it was changed or damaged.
     """
-    digest = file_sha256(path)
-    beside = sidecar(path)
-    if not expected and beside.is_file():
-        words = beside.read_text(encoding="ascii", errors="replace").split()
-        expected = words[0] if words else ""
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
-            raise CheckpointError(f"{beside}: expected a line of sha256sum, got something else")
-    if not expected:
-        log.warning("%s: no %s beside it to check it against; damage would go unseen", path, beside.name)
-    elif digest != expected.lower():
-        raise CheckpointError(
-            f"{path}: expected sha256 {expected}, got {digest}; the file was changed or damaged"
-        )
+    digest = files.check_sha256(path, expected, error=CheckpointError)
+    if not expected and not files.sidecar(path).is_file():
+        name = files.sidecar(path).name
+        log.warning("%s: no %s beside it to check it against; damage would go unseen", path, name)
     return digest
-
-
-def sidecar(path: Path) -> Path:
-    """Where a file's hash is kept: beside it, in the format of `sha256sum`."""
-    return path.with_name(path.name + ".sha256")
 
 
 def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:

@@ -15,6 +15,7 @@ from cxr import schema
 from cxr.detector.checkpoints.weights import read_checkpoint
 from cxr.detector.recipe import Recipe
 from cxr.errors import CheckpointError, ParameterError
+from cxr.files import sha256
 from cxr.recipes import flat, from_values
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
@@ -74,8 +75,7 @@ def run_key(
         digest.update(part.encode())
     weights = Path(recipe.network.weights)
     if weights.is_file():
-        with open(weights, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(sha256(weights).encode())
     return digest.hexdigest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,9 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 
-from cxr.detector.checkpoints.files import publish
 from cxr.detector.checkpoints.run import BEST, LAST, METRICS
 from cxr.detector.recipe import Schedule
+from cxr.files import publish_hashed, replacing
 
 log = logging.getLogger("cxr")
 
@@ -145,9 +144,8 @@ class Keeper(pl.Callback):
             shown = {"val_map": value, "learning_rate": row["learning_rate"]}
             trainer.logger.log_metrics({n: v for n, v in shown.items() if not math.isnan(v)}, row["step"])
         if trainer.is_global_zero:
-            unfinished = self.out_dir / (METRICS + ".part")
-            pd.DataFrame(self._rows).to_csv(unfinished, index=False)
-            os.replace(unfinished, self.out_dir / METRICS)
+            with replacing(self.out_dir / METRICS) as temporary:
+                pd.DataFrame(self._rows).to_csv(temporary, index=False)
         self._save(trainer, LAST, weights_only=False)
         if better or math.isnan(self.best):
             self._save(trainer, BEST, weights_only=True)
@@ -165,6 +163,6 @@ class Keeper(pl.Callback):
         unfinished = self.out_dir / (name + ".part")
         trainer.save_checkpoint(unfinished, weights_only=weights_only)
         if trainer.is_global_zero:
-            publish(unfinished, self.out_dir / name)
+            publish_hashed(unfinished, self.out_dir / name)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
