@@ -4,17 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CXR    := $(BIN)/cxr
 DATA   := data/demo
+CODE   := cxr tests notebooks docs
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lab notebooks lint clean
+.PHONY: help demo test lab notebooks docs lint audit clean
 
-help:
-	@echo "make demo       make the environment and the phantom data set, run the chain, print the score"
-	@echo "make test       install what the tests need and run them"
-	@echo "make lab        open the notebooks in JupyterLab"
-	@echo "make notebooks  write the .ipynb twins of the notebooks"
-	@echo "make lint       check style"
-	@echo "make clean      remove the environment, the demo's data and its run"
+# The text behind `##` is what `make help` prints.
+help:  ## print this list
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -30,23 +27,39 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,test]'
 	@touch $@
 
-demo: $(VENV)/.installed
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,docs]'
+	@touch $@
+
+$(VENV)/.installed-audit: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,audit]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## make the environment and the phantom data set, run the chain, print the score
 	$(CXR) phantom $(DATA) --images 480 --size 512 --seed 0
 	$(CXR) run params/demo.yaml
 
-test: $(VENV)/.installed-test
-	$(BIN)/python -m ruff check cxr tests notebooks
+test: $(VENV)/.installed-test  ## install what the tests need, check style and format, run the tests
+	$(BIN)/python -m ruff check $(CODE)
+	$(BIN)/python -m ruff format --check $(CODE)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-lab: $(VENV)/.installed
+lab: $(VENV)/.installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-notebooks: $(VENV)/.installed
+notebooks: $(VENV)/.installed  ## write the .ipynb twins of the notebooks
 	$(BIN)/jupytext --to ipynb notebooks/[0-9]*.py
 
-lint: $(VENV)/.installed-test
-	$(BIN)/python -m ruff check cxr tests notebooks
-	$(BIN)/python -m ruff format --check cxr tests notebooks
+docs: $(VENV)/.installed-docs  ## build the documentation into build/site
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
-clean:
-	rm -rf $(VENV) $(DATA) outputs/demo
+lint: $(VENV)/.installed-test  ## check style and format
+	$(BIN)/python -m ruff check $(CODE)
+	$(BIN)/python -m ruff format --check $(CODE)
+
+audit: $(VENV)/.installed-audit  ## look up known vulnerabilities of the locked versions (needs a network)
+	$(BIN)/python -m pip_audit --no-deps --disable-pip -r requirements.lock
+
+clean:  ## remove the environment, the demo's data and its run, and what was built
+	rm -rf $(VENV) $(DATA) outputs/demo build

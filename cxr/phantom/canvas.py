@@ -100,7 +100,7 @@ class Canvas:
 
     @property
     def heights(self) -> np.ndarray:
-        """y in centimetres of every row at the midline, `float32 (H, 1)`: for what is slow and level."""
+        """Height `y` of every row at the midline, cm, `float32 (H, 1)`."""
         return (
             (np.arange(self.shape[0], dtype=np.float32)[:, None] + 0.5) - np.float32(self.origin[1])
         ) / np.float32(self.scale)

@@ -1,5 +1,8 @@
-"""Every figure of the project. A function takes data and returns a matplotlib figure; none is shown,
-none is kept, and no global setting changes. With nothing to draw the figure says so in words."""
+"""Every figure of the project.
+
+A function takes data and returns a matplotlib figure. No function shows a figure, keeps one open or
+changes a global setting. Where there is nothing to draw, the figure says so in words.
+"""
 
 from cxr.plots._style import message
 from cxr.plots.annotations import (
