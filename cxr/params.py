@@ -27,6 +27,16 @@ OLD_NAMES = {
     "fusion_iou_threshold": "is called reader_fusion_iou now",
     "model_fusion": "is called detector_fusion now",
     "fusion_iou": "is called detector_fusion_iou now",
+    "gate_power": "was removed: give gate_mode, or leave the choice to notebook 07",
+    "gate_low": "was removed: give gate_mode, or leave the choice to notebook 07",
+    "gate_high": 'was removed with the gate "filter": "cut" scores at least as well',
+    "gate_rerank": "was removed: give gate_mode, or leave the choice to notebook 07",
+    "per_finding": "was removed: the probability of each finding is always made",
+    "feature_size": "was removed: features are measured at 256 px",
+    "shown_features": "was removed: 12 features are drawn",
+    "max_headers": "was removed: every header is read",
+    "ceiling_images": "was removed: a reader is scored on 20 or more images with findings",
+    "val_fold": "was removed: val.csv holds fold 0; folds.csv holds every fold",
 }
 """Names that parameters had, and what became of each."""
 

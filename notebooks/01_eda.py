@@ -46,7 +46,6 @@ run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with train.csv and, if you have them, train/ and test/
 seed: int = 0  # for the choice of example images
 jobs: int = -1  # processes for reading headers, -1 for one a core
-max_headers: int = 20000  # most headers to read, 0 for none
 example_images: int = 6  # images shown with every reader's boxes
 
 # %% [markdown]
@@ -67,7 +66,7 @@ Markdown(f"{len(classes.finding_names)} findings: {', '.join(classes.finding_nam
 # headers are read.
 
 # %%
-survey = survey_files(list(paths.values())[:max_headers], jobs=jobs, progress=run.progress("headers"))
+survey = survey_files(list(paths.values()), jobs=jobs, progress=run.progress("headers"))
 sizes = read_sizes(data, "train")
 sizes = survey.sizes if sizes is None else sizes
 headers = survey.headers[survey.headers["Transfer Syntax UID"] != ""]

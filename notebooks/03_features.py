@@ -41,8 +41,6 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # folder of the run
 data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
 jobs: int = -1  # processes, -1 for one a core
-feature_size: int = 256  # px, longer side of the image that texture is measured on
-shown_features: int = 12  # features whose distributions are drawn
 
 # %% [markdown]
 # What follows from the parameters: the store, the headers, and whether each training image is
@@ -63,9 +61,7 @@ abnormal = image_labels(annotations, classes=classes)
 # local binary patterns (`lbp_`), Gabor filters, edges, and the shape of the histogram.
 
 # %%
-pixels = pixel_feature_table(
-    store, store.ids, jobs=jobs, working_size=feature_size, progress=run.progress("images")
-)
+pixels = pixel_feature_table(store, store.ids, jobs=jobs, progress=run.progress("images"))
 pixels.set_index("image_id").describe().T[["mean", "std", "min", "max"]].round(3)
 
 # %% [markdown]
@@ -117,7 +113,7 @@ run.figure(
 
 # %%
 strongest = separation[separation["group"] == "pixel"].dropna(subset=["auc"])
-strongest = strongest.assign(gap=(strongest["auc"] - 0.5).abs()).nlargest(shown_features, "gap")["feature"]
+strongest = strongest.assign(gap=(strongest["auc"] - 0.5).abs()).nlargest(12, "gap")["feature"]
 run.figure(
     plots.feature_distributions(pixels, abnormal, strongest.tolist()),
     "02_distributions",

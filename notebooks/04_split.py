@@ -42,7 +42,6 @@ seed: int = 0  # for the lots of the folds
 reader_fusion: str = "wbf"  # wbf, nms, soft-nms, union or agreement (at least two readers)
 reader_fusion_iou: float = 0.4  # boxes that overlap more than this are one finding
 folds: int = 5  # number of folds
-val_fold: int = 0  # fold that goes into val.csv
 example_images: int = 6  # images shown before and after fusion
 
 # %% [markdown]
@@ -137,11 +136,11 @@ fold_counts(annotations, table, classes=classes)
 # %% [markdown]
 # ## Training and validation tables
 #
-# `train.csv` and `val.csv` are the fused boxes of the images outside and inside `val_fold`, for other
+# `train.csv` and `val.csv` are the fused boxes of the images outside and inside fold 0, for other
 # tools and for a first look. The notebooks use the folds themselves.
 
 # %%
-train, val = split_fold(consensus, table, val_fold)
+train, val = split_fold(consensus, table, fold=0)
 run.write_csv(train, schema.TRAIN_CSV)
 run.write_csv(val, schema.VAL_CSV)
 Markdown(f"{train.image_id.nunique():,} images to learn from, {val.image_id.nunique():,} to judge on.")

@@ -50,7 +50,6 @@ max_rounds: int = 400  # most boosting rounds
 trials: int = 1  # settings to try in the search, the first is the default
 search_seconds: float = 3600.0  # s, safety net: no new trial after this, and a warning
 threads: int = 1  # of XGBoost; the trees are the same whatever it is
-per_finding: bool = True  # also one probability a finding, for re-ranking boxes
 oof_detections: str = ""  # 07_evaluation/val_predictions.csv of an earlier run, for the group "detector"
 test_detections: str = ""  # 08_submission/test_detections.csv of the same run
 resamples: int = 500  # bootstrap resamples for intervals
@@ -349,20 +348,18 @@ Markdown(f"{len(test_p):,} test images, mean p(abnormal) {test_p.p_abnormal.mean
 # move boxes up or down within the image.
 
 # %%
-oof = cv.oof
-if per_finding:
-    findings = clf.finding_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
-    common = {"groups": feature_groups, **settings}
-    searched = {fold: fitted.parameters for fold, fitted in cv.models.items()}
-    multi = clf.cross_validate(features, findings, folds, tree_settings=searched, **common)
-    oof = oof.merge(multi.oof.drop(columns="fold"), on="image_id")
-    clf.save(
-        clf.fit(features, findings, folds=folds, tree_settings=model.parameters, **common),
-        run.output(schema.FINDINGS_UBJ),
-    )
-    reloaded = clf.load(run.output(schema.FINDINGS_UBJ), feature_names=names)
-    answers = pd.concat([reloaded.predict(table) for table in on_test])
-    test_p = test_p.merge(answers.groupby("image_id", sort=False).mean().reset_index(), on="image_id")
+findings = clf.finding_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
+common = {"groups": feature_groups, **settings}
+searched = {fold: fitted.parameters for fold, fitted in cv.models.items()}
+multi = clf.cross_validate(features, findings, folds, tree_settings=searched, **common)
+oof = cv.oof.merge(multi.oof.drop(columns="fold"), on="image_id")
+clf.save(
+    clf.fit(features, findings, folds=folds, tree_settings=model.parameters, **common),
+    run.output(schema.FINDINGS_UBJ),
+)
+reloaded = clf.load(run.output(schema.FINDINGS_UBJ), feature_names=names)
+answers = pd.concat([reloaded.predict(table) for table in on_test])
+test_p = test_p.merge(answers.groupby("image_id", sort=False).mean().reset_index(), on="image_id")
 
 # %% [markdown]
 # Both tables are written, one row an image. Look at the names of the columns.

@@ -60,7 +60,6 @@ reader_fusion: str = "wbf"  # how readers are fused, as in notebook 04: wbf, nms
 reader_fusion_iou: float = 0.4  # readers' boxes that overlap more than this are one, as in notebook 04
 iou_threshold: float = 0.4  # a box hits when it overlaps the truth by more than this
 resamples: int = 500  # bootstrap resamples for intervals
-ceiling_images: int = 20  # readers who read fewer images with findings are not scored
 gallery_images: int = 8  # images in each gallery
 
 # %% [markdown]
@@ -123,16 +122,13 @@ Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {count} detecto
 #   with no line at all the normal class scores next to nothing and any gate looks like a great gain.
 # - *Soft*: besides, the score of each box is multiplied by a power of p(abnormal).
 # - *Cut*: besides, an image with a p(abnormal) below a threshold keeps no box.
-# - *Filter*, for comparison: the two thresholds everybody uses. Below the first no boxes and a normal
-#   line of score 1, above the second no normal line.
 #
 # Look at how far the curve rises above the normal line only, and at the width of its band.
 
 # %%
 oof = run.read_csv(schema.OOF_CSV)
 oof = oof[oof.image_id.isin(val_ids)]
-p_findings = oof[["image_id", *[c for c in oof if c.startswith("p_") and c[2:].isdigit()]]]
-p_findings = p_findings if p_findings.shape[1] > 1 else None
+p_findings = oof[["image_id", *(f"p_{class_id}" for class_id in findings)]]
 p_abnormal = oof[["image_id", "p_abnormal"]]
 gating = {"p_findings": p_findings, "classes": classes, "iou_threshold": iou_threshold, "seed": seed}
 sweep = submission.gate_sweep(
@@ -151,7 +147,7 @@ Markdown(f"Chosen out of fold, of those that give every image a graded line: **{
 run.figure(
     plots.gate_sweep(sweep, chosen=asdict(chosen)),
     "01_gate",
-    "Score against the strength of the gate, over all classes and over the findings; right, thresholds.",
+    "Score against the strength of the gate, over all classes and over the findings; right, cuts.",
 )
 
 # %% [markdown]
@@ -252,7 +248,7 @@ readers = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes
 readers = readers[readers.image_id.isin(val_ids)]
 ceiling = metrics.reader_ceiling(
     readers,
-    detections=gated, min_images=ceiling_images, iou_threshold=iou_threshold, resamples=resamples, seed=seed,
+    detections=gated, iou_threshold=iou_threshold, resamples=resamples, seed=seed,
     fusion_method=reader_fusion, fusion_iou_threshold=reader_fusion_iou, classes=classes,
 )  # fmt: skip
 run.figure(
@@ -268,7 +264,7 @@ run.figure(
 # the same sign.
 
 # %%
-too_few = f"No reader read {ceiling_images} of these images with findings beside another reader: no ceiling."
+too_few = f"No reader shares {metrics.LEAST_IMAGES} of these images with findings with another: no ceiling."
 ceiling.round(3) if len(ceiling) else Markdown(too_few)
 
 # %% [markdown]

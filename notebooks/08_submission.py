@@ -53,11 +53,7 @@ data_dir: str = "data/demo"  # folder with sample_submission.csv and, in a study
 seed: int = 0  # for resampling
 predict_batch_size: int = 8  # images a step
 num_workers: int = 0  # loading processes
-gate_mode: str = "auto"  # auto takes notebook 07's choice; soft, cut, filter or none
-gate_power: float = 1.0  # soft: power of p(abnormal) that scales the boxes
-gate_low: float = 0.1  # cut and filter: below this p(abnormal) an image keeps no box
-gate_high: float = 0.9  # filter: from this on an image gets no normal line
-gate_rerank: float = 0.0  # power of the finding's own probability that scales its boxes
+gate_mode: str = "auto"  # auto: notebook 07's choice; line: normal line only; soft, cut or none
 resamples: int = 500  # bootstrap resamples for intervals
 gallery_images: int = 8  # images in each gallery
 
@@ -126,7 +122,7 @@ Markdown(f"{len(found):,} boxes to gate.")
 # ## The gate
 #
 # Notebook 07 chooses among gates that give every image a normal line with the score 1 - p(abnormal),
-# graded, never simply 0 or 1. (A filter, or no gate, set by hand does not; the line below counts.) An
+# graded, never simply 0 or 1. (No gate, set by hand, does not; the line below counts.) An
 # image that could not be read still needs an answer: it gets the mean probability and no boxes.
 
 # %%
@@ -134,10 +130,7 @@ answers = run.read_csv(schema.CLASSIFIER_TEST_CSV).set_index("image_id")
 answers = answers.reindex(image_ids).fillna(answers.mean()).fillna(0.5).reset_index()
 p_abnormal, p_findings = answers[["image_id", "p_abnormal"]], answers.drop(columns="p_abnormal")
 evaluation = json.loads(run.input(schema.EVALUATION_JSON).read_text())
-chosen = submission.Gate(gate_mode, gate_power, gate_low, gate_high, gate_rerank)
-if gate_mode == "auto":
-    names = ("mode", "power", "low", "high", "rerank")
-    chosen = submission.Gate(**{name: evaluation[f"gate_{name}"] for name in names})
+chosen = submission.gate_by_name(gate_mode, evaluation)
 gated = submission.apply_gate(chosen, found, p_abnormal, p_findings=p_findings, classes=classes)
 graded = gated[(gated.class_id == classes.normal_id) & gated.score.between(0, 1, inclusive="neither")]
 Markdown(

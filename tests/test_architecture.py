@@ -178,7 +178,9 @@ def test_environment_yml_equals_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{project['requires-python']}", "pip"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["lab"]
+    wanted = [*project["dependencies"]]
+    for extra in ("lab", "coco"):
+        wanted += project["optional-dependencies"][extra]
     assert pip == {"pip": [*wanted, "-e ."]}
 
 

@@ -164,7 +164,7 @@ def test_reader_pairs_by_hand():
 
 
 def test_reader_ceiling_by_hand():
-    ceiling = metrics.reader_ceiling(READERS, classes=TWO).set_index("rad_id")
+    ceiling = metrics.reader_ceiling(READERS, min_images=1, classes=TWO).set_index("rad_id")
     # R3 on a and b against R1 and R2 fused: one box in a, two apart in b; its own box hits.
     assert ceiling.loc["R3", "images"] == 2 and ceiling.loc["R3", "abnormal"] == 2
     assert ceiling.loc["R3", "precision"] == 1 and ceiling.loc["R3", "recall"] == pytest.approx(1 / 3)
@@ -172,6 +172,7 @@ def test_reader_ceiling_by_hand():
     assert ceiling.loc["R1", "images"] == 3 and ceiling.loc["R1", "abnormal"] == 2
     assert ceiling[["low", "detector", "difference"]].isna().all(axis=None)
     assert metrics.reader_ceiling(READERS, min_images=3, classes=TWO).empty
+    assert metrics.reader_ceiling(READERS, classes=TWO).empty, "too few images to tell"
 
 
 def test_a_detector_meets_the_truth_that_the_reader_meets():
@@ -179,7 +180,7 @@ def test_a_detector_meets_the_truth_that_the_reader_meets():
     own = READERS[(READERS["rad_id"] == "R3") & (READERS["class_id"] != 2)]
     repeats = own.assign(score=1.0)[schema.DETECTION_COLUMNS]
     of_all = annotations.fuse_readers(READERS, classes=TWO)
-    common = {"detections": repeats, "readers": ("R3",), "classes": TWO}
+    common = {"detections": repeats, "readers": ("R3",), "min_images": 1, "classes": TWO}
     row = metrics.reader_ceiling(READERS, **common, resamples=50).iloc[0]
     assert row["detector"] == row["map"] == pytest.approx(1 / 3)
     assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
@@ -189,9 +190,10 @@ def test_a_detector_meets_the_truth_that_the_reader_meets():
 
 def test_the_ceiling_fuses_as_the_run_does():
     """By agreement R3 is judged on the two boxes that R1 and R2 share, not on the two that one drew."""
-    fused = metrics.reader_ceiling(READERS, readers=("R3",), fusion_method="agreement", classes=TWO)
+    common = {"readers": ("R3",), "min_images": 1, "classes": TWO}
+    fused = metrics.reader_ceiling(READERS, **common, fusion_method="agreement")
     assert fused["map"].tolist() == [0.5] and fused["images"].tolist() == [2]
-    strict = metrics.reader_ceiling(READERS, readers=("R3",), fusion_iou_threshold=0.95, classes=TWO)
+    strict = metrics.reader_ceiling(READERS, **common, fusion_iou_threshold=0.95)
     assert strict["recall"].tolist() == [pytest.approx(1 / 4)]
     # Ties are broken as in `fuse_readers`, which takes the last reader's name first.
     chain = reader_table([("a", "R0", 0, 0, 0, 10, 10)] + [
@@ -201,7 +203,11 @@ def test_the_ceiling_fuses_as_the_run_does():
     truth_of = annotations.fuse_readers(others, iou_threshold=0.45, classes=TWO)
     assert len(truth_of) == 2
     row = metrics.reader_ceiling(
-        chain.sample(frac=1, random_state=1), readers=("R0",), fusion_iou_threshold=0.45, classes=TWO
+        chain.sample(frac=1, random_state=1),
+        readers=("R0",),
+        min_images=1,
+        fusion_iou_threshold=0.45,
+        classes=TWO,
     ).iloc[0]
     own = chain[chain["rad_id"] == "R0"].assign(score=1.0)
     assert row["map"] == metrics.voc_map(own, truth_of).map
@@ -245,9 +251,10 @@ def test_groups_without_a_common_finding_or_any_image():
 def test_a_single_reader_has_no_ceiling():
     alone = READERS[READERS["rad_id"] == "R1"]
     assert metrics.reader_pairs(alone, classes=TWO).empty
-    assert metrics.reader_ceiling(alone, classes=TWO).empty
-    assert metrics.reader_ceiling(READERS.iloc[:0], classes=TWO).empty
-    assert metrics.reader_ceiling(READERS[READERS["image_id"] == "c"], classes=TWO).empty, "all normal"
+    assert metrics.reader_ceiling(alone, min_images=1, classes=TWO).empty
+    assert metrics.reader_ceiling(READERS.iloc[:0], min_images=1, classes=TWO).empty
+    normal = READERS[READERS["image_id"] == "c"]
+    assert metrics.reader_ceiling(normal, min_images=1, classes=TWO).empty, "all normal"
 
 
 @pytest.mark.real

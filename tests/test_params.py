@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxr import params
+from cxr.chain import read_notebooks
 from cxr.errors import DataError, ParameterError
 
 CELL = """\
@@ -132,3 +133,12 @@ def test_an_old_name_says_what_became_of_it(declared: dict[str, params.Declared]
         params.compose({"model_fusion": "wbf"}, [], declared, where="old.yaml")
     with pytest.raises(ParameterError, match="-p: box_weight was removed"):
         params.compose({}, ["box_weight=2.0"], declared, where="old.yaml")
+
+
+def test_what_a_parameter_was_called_before_is_answered_with_what_became_of_it():
+    declared = params.merge_declared(notebook.parameters for notebook in read_notebooks())
+    assert not set(params.OLD_NAMES) & set(declared)
+    with pytest.raises(ParameterError, match=r"old\.yaml: gate_power was removed: give gate_mode"):
+        params.compose({"gate_power": 0.5}, [], declared, where="old.yaml")
+    with pytest.raises(ParameterError, match="-p: model_fusion is called detector_fusion now"):
+        params.compose({}, ["model_fusion=nms"], declared, where="old.yaml")

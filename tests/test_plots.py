@@ -469,10 +469,9 @@ def test_readers_and_detector_stand_in_pairs() -> None:
 
 
 def sweep_table() -> pd.DataFrame:
-    rows = [("all-normal", 0, 0, 0, 0), ("none", 0, 0, 1, 0), ("soft", 0, 0, 1, 0), ("soft", 1, 0, 1, 0)]
-    rows += [("soft", 1, 0, 1, 0.5), ("filter", 0, 0.1, 0.9, 0), ("filter", 0, 0.2, 0.9, 0)]
-    rows += [("cut", 0, 0.1, 1, 0), ("cut", 0, 0.2, 1, 0)]
-    table = pd.DataFrame(rows, columns=["mode", "power", "low", "high", "rerank"])
+    rows = [("all-normal", 0, 0, 0), ("none", 0, 0, 0), ("soft", 0, 0, 0), ("soft", 1, 0, 0)]
+    rows += [("soft", 1, 0, 0.5), ("cut", 0, 0.1, 0), ("cut", 0, 0.2, 0)]
+    table = pd.DataFrame(rows, columns=["mode", "power", "low", "rerank"])
     table["map"] = np.linspace(0.1, 0.3, len(table))
     table["map_findings"] = table["map"] * 0.8
     ends = {f"{name}_{end}": table[name] + sign * 0.05
@@ -484,16 +483,15 @@ def sweep_table() -> pd.DataFrame:
     "chosen",
     [
         None,
-        {"mode": "soft", "power": 1, "low": 0, "high": 1, "rerank": 0.5},
-        {"mode": "filter", "power": 0, "low": 0.2, "high": 0.9, "rerank": 0},
-        {"mode": "cut", "power": 0, "low": 0.1, "high": 1, "rerank": 0},
-        {"mode": "none", "power": 0, "low": 0, "high": 1, "rerank": 0},
+        {"mode": "soft", "power": 1, "low": 0, "rerank": 0.5},
+        {"mode": "cut", "power": 0, "low": 0.1, "rerank": 0},
+        {"mode": "none", "power": 0, "low": 0, "rerank": 0},
     ],
 )
 def test_gate_sweep_marks_the_chosen_gate(chosen: dict[str, object] | None) -> None:
     figure = plots.gate_sweep(sweep_table(), chosen=chosen)
     stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
-    expected = {"soft": 2, "filter": 1, "cut": 1, "none": 0}  # soft: over all classes, and over the findings
+    expected = {"soft": 2, "cut": 1, "none": 0}  # soft: over all classes, and over the findings
     assert len(stars) == (expected[str(chosen["mode"])] if chosen else 0)
 
 

@@ -50,27 +50,9 @@ def test_soft_gate_gives_every_image_a_graded_normal_line() -> None:
     assert list(gated.columns) == schema.DETECTION_COLUMNS
 
 
-def test_filter_by_two_thresholds() -> None:
-    gated = submission.gate(BOXES, P, mode="filter", low=0.1, high=0.9, classes=SMALL)
-    assert lines(gated) == [
-        ("a", 0, 0.8),  # p = 0.9 >= high: the boxes alone
-        ("a", 1, 0.5),
-        ("b", 2, 0.75),  # in between: boxes, and 1 - p
-        ("b", 0, 0.4),
-        ("c", 2, 1.0),  # p < low: normal, and nothing else
-    ]
-    hard = submission.gate(BOXES, P, mode="filter", low=0.5, high=0.5, classes=SMALL)
-    assert lines(hard) == [("a", 0, 0.8), ("a", 1, 0.5), ("b", 2, 1.0), ("c", 2, 1.0)]
-
-
-def test_cut_is_the_filter_with_a_graded_line_for_every_image() -> None:
+def test_cut_drops_the_boxes_and_keeps_a_graded_line_for_every_image() -> None:
     gated = submission.gate(BOXES, P, mode="cut", low=0.5, classes=SMALL)
     assert lines(gated) == [("a", 0, 0.8), ("a", 1, 0.5), ("a", 2, 0.1), ("b", 2, 0.75), ("c", 2, 0.96)]
-
-
-def test_filter_leaves_no_image_without_a_line() -> None:
-    gated = submission.gate(BOXES[:0], probabilities(a=0.95), mode="filter", classes=SMALL)
-    assert lines(gated) == [("a", 2, 0.05)]
 
 
 def test_no_gate_keeps_the_boxes_and_calls_silent_images_normal() -> None:
@@ -96,10 +78,10 @@ def test_gate_without_detections_and_without_images() -> None:
 
 
 def test_gate_refuses_nonsense() -> None:
-    with pytest.raises(ParameterError, match="expected one of soft, cut, filter, none, got 'hard'"):
+    with pytest.raises(ParameterError, match="expected one of soft, cut, none, got 'hard'"):
         submission.gate(BOXES, P, mode="hard")
-    with pytest.raises(ParameterError, match=r"0 <= low <= high <= 1, got power 1\.0, low 0\.9, high 0\.1"):
-        submission.gate(BOXES, P, mode="filter", low=0.9, high=0.1)
+    with pytest.raises(ParameterError, match=r"0 <= low <= 1, got power 1\.0, low 1\.5"):
+        submission.gate(BOXES, P, mode="cut", low=1.5)
     with pytest.raises(DataError, match=r"image b: expected p_abnormal in \[0, 1\], got 1\.2"):
         submission.gate(BOXES, probabilities(a=0.5, b=1.2))
     with pytest.raises(DataError, match=r"image a: expected p_abnormal in \[0, 1\], got nan"):
@@ -131,10 +113,20 @@ def test_rerank_multiplies_by_the_probability_of_the_class() -> None:
 
 def test_a_gate_describes_itself() -> None:
     assert Gate("soft", power=0.5).describe() == "soft, power 0.5"
-    assert Gate("filter", low=0.1, high=0.9).describe() == "filter, 0.1 to 0.9"
     assert Gate("soft", power=0).describe() == "normal line only (soft, power 0)"
     assert Gate("cut", low=0.1).describe() == "cut, no box below 0.1"
     assert Gate("none", rerank=1.0).describe() == "no gate, re-ranked by class (power 1)"
+
+
+def test_a_gate_is_asked_for_by_name_or_taken_from_the_evaluation() -> None:
+    chosen = {"gate_mode": "cut", "gate_power": 0.0, "gate_low": 0.2, "gate_rerank": 0.0, "map": 0.5}
+    assert submission.gate_by_name("auto", chosen) == Gate("cut", power=0.0, low=0.2)
+    assert submission.gate_by_name("line", {}) == submission.NORMAL_LINE_ONLY
+    assert submission.gate_by_name("soft", chosen) == Gate("soft", power=1.0)
+    with pytest.raises(ParameterError, match=r"gate_mode: expected one of auto, line, .*got 'filter'"):
+        submission.gate_by_name("filter", chosen)
+    with pytest.raises(DataError, match="expected gate_mode, gate_power, gate_low, gate_rerank in"):
+        submission.gate_by_name("auto", {})
 
 
 # -- what the gate does to the score -----------------------------------------------------------------
@@ -198,13 +190,13 @@ def test_sweep_finds_that_a_fair_classifier_helps_and_chooses_it() -> None:
         found,
         p_abnormal,
         truth,
-        grid=[Gate("none"), Gate("soft", power=0.0), Gate("soft", power=1.0), Gate("filter"), Gate("cut")],
+        grid=[Gate("none"), Gate("soft", power=0.0), Gate("soft", power=1.0), Gate("cut")],
         classes=SMALL,
         resamples=60,
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert sweep["mode"].tolist() == ["all-normal", "none", "soft", "soft", "filter", "cut"]
-    assert calls[-1] == (5, 5)
+    assert sweep["mode"].tolist() == ["all-normal", "none", "soft", "soft", "cut"]
+    assert calls[-1] == (4, 4)
     baseline, none, graded, soft = (sweep.loc[place] for place in range(4))
     assert baseline["map"] == pytest.approx(80 / 120 / 3), "precision 2/3 of one class in three"
     assert baseline["map_findings"] == 0
@@ -214,7 +206,6 @@ def test_sweep_finds_that_a_fair_classifier_helps_and_chooses_it() -> None:
     assert soft["map_findings"] > graded["map_findings"] and soft["gain_low"] > 0
     assert (sweep["map_low"] <= sweep["map"]).all() and (sweep["map"] <= sweep["map_high"]).all()
     assert submission.choose_gate(sweep) == Gate("soft", power=1.0)
-    assert sweep.loc[5, "map"] >= sweep.loc[4, "map"], "a line for every image costs the filter nothing"
     assert submission.choose_gate(sweep.drop(index=3)).mode in ("soft", "cut"), "a line for every image"
     plain = submission.gate_sweep(found, p_abnormal, truth, grid=[Gate("none")], classes=SMALL, resamples=0)
     assert plain["map"].tolist() == sweep["map"][:2].tolist() and plain["map_low"].isna().all()

@@ -127,7 +127,6 @@ def pixel_feature_table(
     image_ids: Sequence[str],
     *,
     jobs: int = 1,
-    working_size: int | None = WORKING_SIZE,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """Pixel features of many images.
@@ -136,7 +135,6 @@ def pixel_feature_table(
         store: Gives `uint8` pixels `(H, W)` for an image id; an `ImageStore`.
         image_ids: Images to describe, the order of the rows.
         jobs: Processes; -1 for all cores. The table does not depend on it.
-        working_size: See `pixel_features`.
         progress: Called with (done, total) now and then.
 
     Returns:
@@ -147,7 +145,7 @@ def pixel_feature_table(
     blocks = [ids[start : start + size] for start in range(0, len(ids), size)]
     run = joblib.Parallel(n_jobs=jobs, return_as="generator")
     rows: list[dict[str, float]] = []
-    for block in run(joblib.delayed(_block)(store, part, working_size) for part in blocks):
+    for block in run(joblib.delayed(_block)(store, part) for part in blocks):
         rows.extend(block)
         if progress:
             progress(len(rows), len(ids))
@@ -156,5 +154,5 @@ def pixel_feature_table(
     return table
 
 
-def _block(store: Images, image_ids: list[str], working_size: int | None) -> list[dict[str, float]]:
-    return [pixel_features(store[image_id], working_size=working_size) for image_id in image_ids]
+def _block(store: Images, image_ids: list[str]) -> list[dict[str, float]]:
+    return [pixel_features(store[image_id]) for image_id in image_ids]

@@ -1,7 +1,7 @@
 """Scores: average precision, FROC, ROC, intervals, errors, and what readers themselves reach."""
 
 from cxr.metrics.breakdown import ERRORS, ErrorBreakdown, error_breakdown
-from cxr.metrics.ceiling import reader_ceiling, reader_pairs
+from cxr.metrics.ceiling import LEAST_IMAGES, reader_ceiling, reader_pairs
 from cxr.metrics.coco import CocoResult, coco_map
 from cxr.metrics.encoding import Boxes, Problem, encode, with_normal_rows
 from cxr.metrics.froc import FROC_RATES, FrocResult, froc
@@ -17,6 +17,7 @@ __all__ = [
     "BACKGROUND",
     "ERRORS",
     "FROC_RATES",
+    "LEAST_IMAGES",
     "BootstrapResult",
     "Boxes",
     "CocoResult",

@@ -12,6 +12,9 @@ from cxr.metrics.intervals import bootstrap_map, paired_difference
 from cxr.metrics.voc import VocResult, voc_map
 from cxr.schema import CLASS_ID, IMAGE_ID, RAD_ID, SCORE, VINBIGDATA, ClassTable
 
+LEAST_IMAGES = 20
+"""Fewest images with findings, read beside another reader, on which a reader is scored."""
+
 _COLUMNS = ["images", "map", "map_tied", "precision", "recall"]
 _CEILING_COLUMNS = ["images", "abnormal", "map", "low", "high", "map_tied", "precision", "recall"]
 _CEILING_COLUMNS += [f"{name}{end}" for name in ("detector", "difference") for end in ("", "_low", "_high")]
@@ -69,7 +72,7 @@ def reader_ceiling(
     *,
     detections: pd.DataFrame | None = None,
     readers: tuple[str, ...] | None = None,
-    min_images: int = 1,
+    min_images: int = LEAST_IMAGES,
     iou_threshold: float = 0.4,
     fusion_method: str = "wbf",
     fusion_iou_threshold: float = 0.4,

@@ -67,7 +67,7 @@ def coco_map(
         # Needed here alone, and Kaggle's image may lack it.
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
-        raise DataError("coco_map: expected the package faster-coco-eval, found none") from error
+        raise DataError("coco_map: pip install faster-coco-eval is needed for it") from error
     problem = encode(detections, truth, image_ids=image_ids, class_ids=class_ids)
     found, true = problem.detections, problem.truth
     n_classes = len(problem.class_ids)

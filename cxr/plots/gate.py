@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr.plots._style import INK, SECOND, SERIES, heat, message, new_figure, styled
+from cxr.plots._style import INK, SECOND, SERIES, message, new_figure, styled
 
 GATE_SCORES = ("map", "map_findings")
 STAR = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "zorder": 5}
@@ -17,10 +16,10 @@ STAR = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "
 
 @styled
 def gate_sweep(table: pd.DataFrame, *, chosen: Mapping[str, object] | None = None) -> Figure:
-    """Score as a function of the gate's strength, over all classes and over the findings, and of thresholds.
+    """Score as a function of the gate's strength, over all classes and over the findings, and of cuts.
 
     Args:
-        table: `mode, power, low, high, rerank`, and `map` and `map_findings` with `_low` and `_high`,
+        table: `mode, power, low, rerank`, and `map` and `map_findings` with `_low` and `_high`,
             as `submission.gate_sweep` returns it; a row `all-normal` is the baseline.
         chosen: Mode and settings of the gate in use, marked by a star.
     """
@@ -32,7 +31,7 @@ def gate_sweep(table: pd.DataFrame, *, chosen: Mapping[str, object] | None = Non
         _soft_curves(place, table, score)
         place.set_title(f"{title}, 95 % bands")
         place.set(xlabel="power of p(abnormal) that scales the boxes", ylabel="mAP")
-    _threshold_cells(axes[2], table, chosen or {})
+    _cut_curves(axes[2], table, chosen or {})
     if chosen and chosen["mode"] == "soft":
         used = table[(table["mode"] == "soft") & (table["power"] == chosen["power"])]
         used = used[used["rerank"] == chosen["rerank"]]
@@ -61,29 +60,18 @@ def _soft_curves(axes: Axes, table: pd.DataFrame, score: str) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _threshold_cells(axes: Axes, table: pd.DataFrame, chosen: Mapping[str, object]) -> None:
-    """Filters by their two thresholds; the last column is "cut", which grades every image."""
-    axes.set_title("Thresholds: mAP, all classes")
-    tried = table[table["mode"].isin(["filter", "cut"])]
-    if tried.empty:
+def _cut_curves(axes: Axes, table: pd.DataFrame, chosen: Mapping[str, object]) -> None:
+    axes.set_title("Cuts, 95 % bands")
+    cuts = table[table["mode"] == "cut"].sort_values("low")
+    if cuts.empty:
         axes.set_axis_off()
         return
-    # A cut never leaves the normal line away: as if its upper threshold could not be reached.
-    column = tried["high"].where(tried["mode"] == "filter", np.inf).rename("column")
-    cells = tried.pivot_table(index="low", columns=column, values="map")
-    lowest, highest = np.nanmin(cells.to_numpy()), np.nanmax(cells.to_numpy())
-    heat(
-        axes,
-        cells.to_numpy(),
-        rows=[f"{v:g}" for v in cells.index],
-        columns=[f"{v:g}" if np.isfinite(v) else "never" for v in cells.columns],
-        texts=np.vectorize("{:.3f}".format)(cells.to_numpy()),
-        # Differences in the third decimal are noise and must not look like a pattern.
-        low=lowest,
-        high=max(highest, lowest + 0.05),
-        turn=False,
-    )
-    axes.set(ylabel="no box below this p(abnormal)", xlabel="no normal line from this p(abnormal) on")
-    if chosen.get("mode") in ("filter", "cut"):
-        place = chosen["high"] if chosen["mode"] == "filter" else np.inf
-        axes.plot([list(cells.columns).index(place)], [list(cells.index).index(chosen["low"]) - 0.32], **STAR)
+    for score, name, color in zip(GATE_SCORES, ("all classes", "findings only"), SERIES, strict=False):
+        axes.fill_between(cuts["low"], cuts[f"{score}_low"], cuts[f"{score}_high"], color=color, alpha=0.12)
+        axes.plot(cuts["low"], cuts[score], marker="o", color=color, label=name)
+    if chosen.get("mode") == "cut":
+        used = cuts[cuts["low"] == chosen["low"]]
+        axes.plot(used["low"], used["map"], **STAR)
+    axes.set(xlabel="no box below this p(abnormal)", ylabel="mAP")
+    axes.set_ylim(bottom=0)
+    axes.legend()

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from cxr.submission.files import check, parse, reformat, sample_ids, write, write_table
-from cxr.submission.gates import GATE_MODES, GRADED_MODES, Gate, all_normal, apply_gate, gate, rerank
+from cxr.submission.gates import (
+    GATE_MODES,
+    GRADED_MODES,
+    NAMED_GATES,
+    NORMAL_LINE_ONLY,
+    Gate,
+    all_normal,
+    apply_gate,
+    gate,
+    gate_by_name,
+    rerank,
+)
 from cxr.submission.sweep import (
     ALL_NORMAL,
     LINE_ONLY,
-    NORMAL_LINE_ONLY,
     baselines,
     choose_gate,
     compare_gates,
@@ -21,6 +31,7 @@ __all__ = [
     "GATE_MODES",
     "GRADED_MODES",
     "LINE_ONLY",
+    "NAMED_GATES",
     "NORMAL_LINE_ONLY",
     "Gate",
     "all_normal",
@@ -32,6 +43,7 @@ __all__ = [
     "cross_fitted",
     "default_grid",
     "gate",
+    "gate_by_name",
     "gate_sweep",
     "parse",
     "reformat",

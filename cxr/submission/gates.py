@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from cxr import schema
 from cxr.errors import DataError, ParameterError
 
-GATE_MODES = ("soft", "cut", "filter", "none")
+GATE_MODES = ("soft", "cut", "none")
 GRADED_MODES = ("soft", "cut")
 """Modes that give every image one normal line of score 1 - p, never simply 0 or 1."""
 
@@ -21,17 +21,15 @@ class Gate:
     """One setting of the gate.
 
     Attributes:
-        mode: "soft", "cut", "filter" or "none"; see `gate`.
+        mode: "soft", "cut" or "none"; see `gate`.
         power: Soft: box scores are multiplied by p_abnormal to this power.
-        low: Cut and filter: below this p_abnormal an image keeps no box.
-        high: Filter: from this p_abnormal on an image gets no normal line.
+        low: Cut: below this p_abnormal an image keeps no box.
         rerank: Power of the per-class probability that box scores are multiplied by; 0 is off.
     """
 
     mode: str = "soft"
     power: float = 1.0
     low: float = 0.1
-    high: float = 0.9
     rerank: float = 0.0
 
     def describe(self) -> str:
@@ -39,10 +37,38 @@ class Gate:
         text = {
             "soft": f"soft, power {self.power:g}" if self.power else "normal line only (soft, power 0)",
             "cut": f"cut, no box below {self.low:g}",
-            "filter": f"filter, {self.low:g} to {self.high:g}",
             "none": "no gate",
         }[self.mode]
         return f"{text}, re-ranked by class (power {self.rerank:g})" if self.rerank else text
+
+
+NORMAL_LINE_ONLY = Gate("soft", power=0.0, low=0.0)
+"""A graded normal line for every image and the boxes untouched: what a gate must beat. Against no line at all
+any gate looks good, for without lines the normal class scores next to nothing."""
+NAMED_GATES = {"line": NORMAL_LINE_ONLY, "soft": Gate("soft"), "cut": Gate("cut"), "none": Gate("none")}
+"""Gates that a person can ask for by name, whatever was chosen on validation images."""
+
+
+def gate_by_name(name: str, chosen: Mapping[str, object]) -> Gate:
+    """The gate to apply: one of `NAMED_GATES`, or the one that was chosen on validation images.
+
+    Args:
+        name: A key of `NAMED_GATES`, or "auto".
+        chosen: For "auto": `gate_mode`, `gate_power`, `gate_low` and `gate_rerank`, as in notebook 07's
+            `evaluation.json`; other keys are passed over.
+
+    Raises:
+        ParameterError: Another name.
+        DataError: "auto", and `chosen` lacks a setting.
+    """
+    if name in NAMED_GATES:
+        return NAMED_GATES[name]
+    if name != "auto":
+        raise ParameterError(f"gate_mode: expected one of auto, {', '.join(NAMED_GATES)}, got {name!r}")
+    keys = {field.name: f"gate_{field.name}" for field in fields(Gate)}
+    if lacking := [key for key in keys.values() if key not in chosen]:
+        raise DataError(f"gate: expected {', '.join(lacking)} in the evaluation of notebook 07, got none")
+    return Gate(**{name: chosen[key] for name, key in keys.items()})
 
 
 def gate(
@@ -52,7 +78,6 @@ def gate(
     mode: str = "soft",
     power: float = 1.0,
     low: float = 0.1,
-    high: float = 0.9,
     classes: schema.ClassTable = schema.VINBIGDATA,
 ) -> pd.DataFrame:
     """Let the classifier weigh in, and add the lines of the normal class.
@@ -64,13 +89,7 @@ def gate(
     - "soft": every image gets a normal line of score 1 - p; box scores are multiplied by p**power.
       With power 0 the boxes stay as they are: the normal line only, the least a gate can do.
     - "cut": every image gets a normal line of score 1 - p; an image with p < low keeps no box.
-    - "filter", two thresholds: p < low: only a normal line, score 1; low <= p < high: the boxes as
-      they are, and a normal line of score 1 - p; p >= high: only the boxes. A line of low score at the
-      end of a ranking never lowers its average precision, so "cut" is the better filter; this one is
-      here because everybody uses it.
     - "none": the boxes as they are; an image without any gets a normal line of score 1.
-
-    An image that would be left without a line gets a normal line of score 1 - p.
 
     Args:
         detections: Columns `schema.DETECTION_COLUMNS`, original pixels. Lines of the normal class
@@ -78,43 +97,32 @@ def gate(
         p_abnormal: `image_id, p_abnormal` in [0, 1]: the images of the result, in this order.
         mode: One of `GATE_MODES`.
         power: At least 0; 0 leaves the box scores as they are.
-        low: See "cut" and "filter".
-        high: See "filter"; not less than `low`.
+        low: In [0, 1]; see "cut".
         classes: The class table.
 
     Returns:
         Columns `schema.DETECTION_COLUMNS`, the lines of an image together, best score first.
 
     Raises:
-        ParameterError: An unknown mode or thresholds out of order.
+        ParameterError: An unknown mode, a negative power or a threshold outside [0, 1].
         DataError: A probability outside [0, 1], an image twice, or detections of other images.
     """
     if mode not in GATE_MODES:
         raise ParameterError(f"gate mode: expected one of {', '.join(GATE_MODES)}, got {mode!r}")
-    if power < 0 or not 0 <= low <= high <= 1:
-        raise ParameterError(
-            f"gate: expected power >= 0 and 0 <= low <= high <= 1, got power {power}, low {low}, high {high}"
-        )
+    if power < 0 or not 0 <= low <= 1:
+        raise ParameterError(f"gate: expected power >= 0 and 0 <= low <= 1, got power {power}, low {low}")
     probability = _probabilities(p_abnormal)
     boxes = _boxes_of(detections, probability.index, classes)
     p_of_box = boxes[schema.IMAGE_ID].map(probability)
     normal_score = 1.0 - probability
     if mode == "soft":
         boxes = boxes.assign(**{schema.SCORE: boxes[schema.SCORE] * p_of_box**power})
-        normal = normal_score
     elif mode == "cut":
         boxes = boxes[p_of_box >= low]
-        normal = normal_score
-    elif mode == "filter":
-        boxes = boxes[p_of_box >= low]
-        normal = normal_score.where(probability >= low, 1.0)[probability < high]
     else:
-        normal = normal_score[:0]
-    silent = ~normal_score.index.isin(normal.index) & ~normal_score.index.isin(boxes[schema.IMAGE_ID])
-    added = normal_score[silent]
-    if mode == "none":
-        added = added * 0.0 + 1.0
-    lines = _normal_lines(pd.concat([normal, added]), classes)
+        silent = ~normal_score.index.isin(boxes[schema.IMAGE_ID])
+        normal_score = pd.Series(1.0, index=normal_score.index[silent])
+    lines = _normal_lines(normal_score, classes)
     return _ordered(pd.concat([lines, boxes], ignore_index=True), probability.index)
 
 
@@ -166,7 +174,7 @@ def apply_gate(
         if p_findings is None or wanted.isdisjoint(p_findings.columns):
             raise DataError(
                 "gate: the setting re-ranks by class, but no class probabilities were given; notebook 05 "
-                "makes them where per_finding is true"
+                "makes them"
             )
         detections = rerank(detections, p_findings, power=setting.rerank)
     return gate(
@@ -175,7 +183,6 @@ def apply_gate(
         mode=setting.mode,
         power=setting.power,
         low=setting.low,
-        high=setting.high,
         classes=classes,
     )
 

@@ -10,31 +10,26 @@ import pandas as pd
 
 from cxr import metrics, schema
 from cxr.errors import DataError
-from cxr.submission.gates import GRADED_MODES, Gate, all_normal, apply_gate, gate
+from cxr.submission.gates import GRADED_MODES, NORMAL_LINE_ONLY, Gate, all_normal, apply_gate, gate
 
 ALL_NORMAL = "all-normal"
 """Mode of the sweep's baseline row: no model, every image normal."""
-NORMAL_LINE_ONLY = Gate("soft", power=0.0, low=0.0, high=1.0)
-"""A graded normal line for every image and the boxes untouched: what a gate must beat. Against no line at all
-any gate looks good, for without lines the normal class scores next to nothing."""
 LINE_ONLY = "normal line only"
 """Name of that baseline in tables and pictures."""
 _SCORE_COLUMNS = [f"{name}{end}" for name in ("map", "map_findings", "gain") for end in ("", "_low", "_high")]
 
 
 def default_grid(*, rerank: bool = False) -> list[Gate]:
-    """Settings worth trying: the normal line only first, soft gates of rising strength, cuts, filters, none.
+    """Settings worth trying: the normal line only first, soft gates of rising strength, cuts, none.
 
     Args:
         rerank: Also try each soft gate with re-ranking by class.
     """
-    soft = [Gate("soft", power=power, low=0.0, high=1.0) for power in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)]
-    lows = (0.02, 0.05, 0.1, 0.2, 0.3)
-    cuts = [Gate("cut", power=0.0, low=low, high=1.0) for low in lows]
-    filters = [Gate("filter", power=0.0, low=low, high=high) for low in lows for high in (0.8, 0.9, 0.95)]
-    ranked = [Gate("soft", power=power, low=0.0, high=1.0, rerank=0.5) for power in (0.0, 0.5, 1.0)]
-    none = Gate("none", power=0.0, low=0.0, high=1.0)
-    return [NORMAL_LINE_ONLY, *soft, *cuts, *filters, *(ranked if rerank else []), none]
+    soft = [Gate("soft", power=power, low=0.0) for power in (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)]
+    cuts = [Gate("cut", power=0.0, low=low) for low in (0.02, 0.05, 0.1, 0.2, 0.3)]
+    ranked = [Gate("soft", power=power, low=0.0, rerank=0.5) for power in (0.0, 0.5, 1.0)]
+    none = Gate("none", power=0.0, low=0.0)
+    return [NORMAL_LINE_ONLY, *soft, *cuts, *(ranked if rerank else []), none]
 
 
 def gate_sweep(
@@ -94,7 +89,7 @@ def gate_sweep(
             progress(done, len(settings))
     pairs = zip(scored[1:], settings, strict=True)
     plain = next((result for result, s in pairs if (s.mode, s.power, s.rerank) == ("soft", 0, 0)), None)
-    described = [(ALL_NORMAL, 0.0, 0.0, 0.0, 0.0), *map(astuple, settings)]
+    described = [(ALL_NORMAL, 0.0, 0.0, 0.0), *map(astuple, settings)]
     rows = [
         (*setting, *result.map, *result.findings, *result.gain_over(plain))
         for setting, result in zip(described, scored, strict=True)
@@ -195,9 +190,8 @@ def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
     sweep that was not resampled, or has no normal line only, has no such interval: then the best
     score decides, of equals the first in the sweep.
 
-    Only settings that give every image a graded normal line (`GRADED_MODES`) are chosen from. The
-    filter and "none" are in the sweep for comparison; with a line added where they have none they
-    become "cut" and the normal line only.
+    Only settings that give every image a graded normal line (`GRADED_MODES`) are chosen from; "none" is
+    in the sweep for comparison.
 
     Args:
         sweep: What `gate_sweep` returned, on out-of-fold predictions, never on the test.
@@ -219,7 +213,6 @@ def choose_gate(sweep: pd.DataFrame, *, column: str = "map") -> Gate:
         mode=str(best["mode"]),
         power=float(best["power"]),
         low=float(best["low"]),
-        high=float(best["high"]),
         rerank=float(best["rerank"]),
     )
 
