@@ -261,6 +261,28 @@ def test_a_damaged_image_gets_no_new_checksum(tmp_path: Path):
     assert ImageStore(out).verify() == [] and (ImageStore(out)["i005"] == whole).all()
 
 
+@pytest.mark.parametrize("place", ["pixels", "records"])
+def test_a_flipped_bit_in_a_finished_shard_is_found_and_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+):
+    folder, out = fill(tmp_path / "in", 8), tmp_path / "out"
+    preprocess({"a": folder}, out, image_size=32, jobs=1)
+    before = content(out)
+    row = ImageStore(out).index.set_index("image_id").loc["i005"]
+    shard = out / "images" / row["shard"]
+    stat, damaged = shard.stat(), bytearray(shard.read_bytes())
+    damaged[row["offset"] + 100 if place == "pixels" else damaged.rindex(b"MONOCHROME2")] ^= 16
+    shard.write_bytes(damaged)
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result = preprocess({"a": folder}, out, image_size=32, jobs=1)
+    assert (result.stored, result.skipped, result.failed, result.damaged) == (8, 0, 0, 1)
+    assert "1 damaged shards made again" in result.summary
+    named = ": image i005" if place == "pixels" else ""
+    assert f"{shard.name}: damaged (checksum differs){named}; all images of this shard" in caplog.text
+    assert content(out) == before
+    assert preprocess({"a": folder}, out, image_size=32, jobs=1).skipped == 8
+
+
 def test_damaged_shard_is_made_again(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
     preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
     shards = sorted((tmp_path / "images").glob("*.h5"))

@@ -208,6 +208,8 @@ def test_a_flipped_pixel_names_the_image(made: tuple[Path, dict[str, np.ndarray]
     problems = ImageStore(folder).verify()
     assert any("image id5" in line for line in problems)
     assert not any("image id6" in line for line in problems)
+    with pytest.raises(StoreError, match=r"not as it was written: .*image id5.*Preprocessing again"):
+        ImageStore(folder).require_whole()
 
 
 @pytest.mark.parametrize("length", [0, 100, 600, -1])

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,17 @@ from cxr.errors import DataError, ParameterError, RunError, StoreError
 from cxr.preprocess.batch import Batch, kept_records
 from cxr.preprocess.plan import Settings, existing_shards, extend, load_plan, save_plan, shard_name
 from cxr.preprocess.sources import Failure, Source, collect
-from cxr.preprocess.workers import execute, retry_timeouts
+from cxr.preprocess.workers import execute, jobs_here, retry_timeouts
 from cxr.rundir import alone
-from cxr.store import COMPRESSIONS, ShardRecord, read_shard_records, write_atomically, write_index
+from cxr.store import (
+    COMPRESSIONS,
+    ShardRecord,
+    check_shard,
+    damaged_images,
+    read_shard_records,
+    write_atomically,
+    write_index,
+)
 
 FAILURE_COLUMNS = [schema.IMAGE_ID, "split", "file", "reason", "message"]
 """Columns of `failures.csv`."""
@@ -40,6 +49,7 @@ class PreprocessResult:
         skipped: Images that were stored before.
         failed: Files in `failures.csv`.
         dropped: Images that were stored before and have no file any more.
+        damaged: Shards whose bytes differed from their checksum; their images were read again.
         ignored: Subfolders, and files whose name is not an image's.
         seconds: Duration.
     """
@@ -48,6 +58,7 @@ class PreprocessResult:
     skipped: int
     failed: int
     dropped: int
+    damaged: int
     ignored: int
     seconds: float
 
@@ -56,10 +67,11 @@ class PreprocessResult:
         """One line for people: counts, duration, speed."""
         speed = f" ({self.stored / self.seconds:.1f} images/s)" if self.stored and self.seconds > 0 else ""
         dropped = f", dropped {self.dropped:,} (file gone)" if self.dropped else ""
+        damaged = f", {self.damaged:,} damaged shards made again" if self.damaged else ""
         ignored = f", ignored {self.ignored:,} (subfolders, other names)" if self.ignored else ""
         return (
             f"stored {self.stored:,}, skipped {self.skipped:,} (done before), failed {self.failed:,}"
-            f"{dropped}{ignored} in {_duration(self.seconds)}{speed}"
+            f"{dropped}{damaged}{ignored} in {_duration(self.seconds)}{speed}"
         )
 
 
@@ -81,9 +93,9 @@ def preprocess(
 
     Writes `out_dir/images/` (see `cxr.store`), `out_dir/dicom_metadata.csv` (image_id, split and
     `schema.HEADER_COLUMNS`) and `out_dir/failures.csv`. A run that was stopped, in whatever way,
-    is continued by calling this again: finished shards are kept, files that failed or changed
-    are read again, images whose file is gone are dropped, and the result is that of an undisturbed
-    run, whatever `jobs` is.
+    is continued by calling this again: finished shards whose bytes still have their checksum are
+    kept, files that failed or changed are read again, images whose file is gone are dropped, and
+    the result is that of an undisturbed run, whatever `jobs` is.
 
     Args:
         sources: Folder of each split, for example `{"train": ..., "test": ...}`.
@@ -129,8 +141,10 @@ def preprocess(
             if restart == "always" or (restart == "changed" and not _is_of(store, settings)):
                 _clear(store)
             plan = _plan(store, files.found, settings)
+            existing = existing_shards(store)
+            damaged = _remove_damaged(store, existing, jobs)
             tasks, shards, skipped, dropped = _tasks(
-                store, plan, files.found, folders, originals, settings, seconds_per_file
+                store, plan, existing, files.found, folders, originals, settings, seconds_per_file
             )
             count = _counter(total - sum(len(task.sources) for task in tasks), total, progress)
             results = execute(tasks, jobs=jobs, scheduler=scheduler, progress=count)
@@ -149,6 +163,7 @@ def preprocess(
         skipped=skipped + sum(result.kept for result in results.values()),
         failed=failed,
         dropped=dropped,
+        damaged=damaged,
         ignored=files.ignored,
         seconds=time.monotonic() - started,
     )
@@ -256,6 +271,7 @@ def _plan(store: Path, found: list[Source], settings: Settings) -> list[list[tup
 def _tasks(
     store: Path,
     plan: list[list[tuple[str, str]]],
+    existing: dict[int, list[int]],
     found: list[Source],
     folders: dict[str, Path],
     sizes: dict[str, tuple[int, int]],
@@ -265,7 +281,6 @@ def _tasks(
     """What is left to do, the revision of each batch's shard, how many images are done and dropped."""
     present = {(source.split, source.name): source for source in found}
     ids = {source.image_id for source in found}
-    existing = existing_shards(store)
     tasks: list[Batch] = []
     shards: dict[int, int] = {}
     skipped = dropped = 0
@@ -295,8 +310,33 @@ def _tasks(
     return tasks, shards, skipped, dropped
 
 
+def _remove_damaged(store: Path, existing: dict[int, list[int]], jobs: int) -> int:
+    """Remove shards that are not as they were written, from the folder and from `existing`.
+
+    Every byte is read: a size and a time that fit prove nothing about the pixels. Hashing lets other
+    threads work meanwhile, so this goes at the speed of the disk.
+    """
+    shards = [(number, revision) for number, revisions in existing.items() for revision in revisions]
+    paths = [store / shard_name(*shard) for shard in shards]
+    damaged = 0
+    with ThreadPoolExecutor(jobs_here(jobs)) as threads:
+        for (number, revision), path, problem in zip(
+            shards, paths, threads.map(check_shard, paths), strict=True
+        ):
+            if problem is None:
+                continue
+            wrong = ", ".join(damaged_images(path))
+            _log.warning(
+                "%s%s; all images of this shard are read again", problem, f": image {wrong}" if wrong else ""
+            )
+            path.unlink(missing_ok=True)
+            existing[number].remove(revision)
+            damaged += 1
+    return damaged
+
+
 def _newest(store: Path, number: int, revisions: list[int]) -> tuple[int, list[ShardRecord]]:
-    """The newest readable shard of a batch; damaged ones are removed and made again."""
+    """The newest readable shard of a batch; one that another version wrote is removed and made again."""
     for revision in reversed(revisions):
         path = store / shard_name(number, revision)
         try:

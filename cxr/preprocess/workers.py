@@ -50,7 +50,7 @@ def execute(
     restarts = 0
     while pending:
         before = len(pending)
-        with _workers(min(_jobs_here(jobs), before), scheduler) as submit:
+        with _workers(min(jobs_here(jobs), before), scheduler) as submit:
             for future in as_completed([submit(task) for task in pending.values()]):
                 try:
                     result: BatchResult = future.result()
@@ -103,7 +103,7 @@ def retry_timeouts(
     return results
 
 
-def _jobs_here(jobs: int) -> int:
+def jobs_here(jobs: int) -> int:
     """Number of files to read at the same time; negative numbers count from the cores down."""
     return max(1, joblib.effective_n_jobs(jobs))
 

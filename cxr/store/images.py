@@ -201,6 +201,23 @@ class ImageStore:
                 progress(done + 1, len(groups))
         return problems
 
+    def require_whole(self, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read every byte and stop where one is not as it was written.
+
+        Args:
+            progress: As for `verify`.
+
+        Raises:
+            StoreError: Something is damaged; the message names the first places.
+        """
+        problems = self.verify(progress=progress)
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise StoreError(
+                f"{self.folder}: not as it was written: {'; '.join(problems[:3])}{more}. "
+                "Preprocessing again makes what is damaged anew; if it comes back, suspect the disk"
+            )
+
     def _verify_index(self) -> list[str]:
         try:
             expected = (self.folder / _INDEX_HASH).read_text(encoding="ascii", errors="replace").split()[:1]

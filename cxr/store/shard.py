@@ -219,6 +219,30 @@ def check_shard(path: Path) -> str | None:
     return None if digest.hexdigest() == expected else f"{path.name}: damaged (checksum differs)"
 
 
+def damaged_images(path: Path) -> list[str]:
+    """Ids of the images of a damaged shard whose own checksum is wrong; for messages.
+
+    Args:
+        path: A shard that `check_shard` calls damaged.
+
+    Returns:
+        Ids; none where the shard cannot be read at all, or where the damage lies elsewhere.
+    """
+    wrong = []
+    try:
+        for record in read_shard_records(path):
+            shape = (record.height, record.width)
+            try:
+                pixels = read_pixels(path, record.offset, record.nbytes, shape, name=record.image_id)
+                if pixel_hash(pixels) != record.sha256:
+                    wrong.append(record.image_id)
+            except (StoreError, ValueError, MemoryError):
+                wrong.append(record.image_id)
+    except (StoreError, OSError, TypeError):
+        return []
+    return wrong
+
+
 def _read_head(path: Path) -> tuple[int, str]:
     """Length and SHA-256 from the user block, the length compared with the file's."""
     try:
