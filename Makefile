@@ -7,7 +7,7 @@ DATA   := data/demo
 CODE   := cxr tests notebooks docs
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lab notebooks docs lint audit clean
+.PHONY: help demo test lab notebooks parameters docs lint audit clean
 
 # The text behind `##` is what `make help` prints.
 help:  ## print this list
@@ -49,6 +49,9 @@ lab: $(VENV)/.installed  ## open the notebooks in JupyterLab
 
 notebooks: $(VENV)/.installed  ## write the .ipynb twins of the notebooks
 	$(BIN)/jupytext --to ipynb notebooks/[0-9]*.py
+
+parameters: $(VENV)/.installed  ## write docs/parameters.md from the code
+	$(BIN)/python docs/parameter_reference.py
 
 docs: $(VENV)/.installed-docs  ## build the documentation into build/site
 	$(BIN)/python -m mkdocs build --strict --quiet

@@ -48,6 +48,15 @@ class About:
             words += f": {', '.join(self.choices[:-1])} or {self.choices[-1]}"
         return f"machine: {words}" if self.machine else words
 
+    @property
+    def range(self) -> str:
+        """The allowed values in words; empty where all of the type are."""
+        if self.choices:
+            return ", ".join(self.choices)
+        low = f"from {self.low:g}" if math.isfinite(self.low) else ""
+        high = f"to {self.high:g}" if math.isfinite(self.high) else ""
+        return " ".join(part for part in (low, high) if part)
+
 
 def parameter(
     default: Any,
@@ -137,6 +146,11 @@ def declared(cls: type[Any]) -> dict[str, Declared]:
         about: About = field.metadata["about"]
         table[field.name] = Declared(field.name, kind, default, about.comment, (cls.__name__,))
     return table
+
+
+def described(cls: type[Any]) -> dict[str, About]:
+    """What each parameter of a class is, by name."""
+    return {field.name: field.metadata["about"] for field, _ in _fields(cls)}
 
 
 def _fields(cls: type[Any]) -> Iterator[tuple[Field[Any], Any]]:

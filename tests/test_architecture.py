@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -140,6 +141,16 @@ def test_a_cell_declares_what_its_class_says(notebook: str, recipe: type):
         there = cell.get(name)
         assert there is not None, f"{name} is missing in the cell"
         assert (there.type, there.default, there.comment) == (one.type, one.default, one.comment)
+
+
+def test_the_reference_of_parameters_is_written_from_the_code():
+    path = ROOT / "docs" / "parameter_reference.py"
+    spec = importlib.util.spec_from_file_location("parameter_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.parameter_reference(), "run `make parameters`"
 
 
 def test_notebook_06_has_no_parameter_without_a_home():

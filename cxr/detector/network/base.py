@@ -6,6 +6,8 @@ training, checkpoints and prediction know no more of a network than this class s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
@@ -13,12 +15,22 @@ from torchvision.models.detection.image_list import ImageList
 from cxr.detector.network.grey import normalise
 from cxr.errors import PredictionError
 
-SCORE_THRESHOLD = 0.005
-"""Boxes scored lower are left out; low, since a weak box costs no average precision and sometimes hits."""
-MAX_BOXES = 300
-"""Most boxes an image."""
-NMS_IOU = 0.5
-"""A box that overlaps a better one of its class by more is left out."""
+
+@dataclass(frozen=True)
+class Answers:
+    """Which boxes a network gives; torchvision's own choice is meant for pictures, not for scores.
+
+    Attributes:
+        score_threshold: Boxes scored lower are left out; low, since a weak box costs no average precision
+            and sometimes hits.
+        max_boxes: Most boxes an image.
+        nms_iou: A box that overlaps a better one of its class by more is left out.
+    """
+
+    score_threshold: float = 0.005
+    max_boxes: int = 300
+    nms_iou: float = 0.5
+
 
 Detections = dict[str, Tensor]
 """What a network finds on one image, best first: `boxes` (N, 4) in network pixels, `labels` (N,) from 1,
@@ -54,20 +66,8 @@ class DetectionNetwork(nn.Module):
         """What the network finds on each image; arguments as for `losses`."""
         raise NotImplementedError
 
-    def set_answers(
-        self,
-        *,
-        score_threshold: float = SCORE_THRESHOLD,
-        max_boxes: int = MAX_BOXES,
-        nms_iou: float = NMS_IOU,
-    ) -> None:
-        """Set which boxes `detections` gives.
-
-        Args:
-            score_threshold: Boxes scored lower are left out.
-            max_boxes: Most boxes an image.
-            nms_iou: A box that overlaps a better one of its class by more is left out.
-        """
+    def set_answers(self, answers: Answers) -> None:
+        """Set which boxes `detections` gives."""
         raise NotImplementedError
 
     def forward(

@@ -16,13 +16,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from cxr.detector.network.base import (
-    MAX_BOXES,
-    NMS_IOU,
-    SCORE_THRESHOLD,
-    DetectionNetwork,
-    Detections,
-)
+from cxr.detector.network.base import Answers, DetectionNetwork, Detections
 from cxr.detector.network.heads import ExactPredictor, ExactRPNHead, WeightedRoIHeads
 from cxr.detector.network.spec import DetectorSpec
 
@@ -68,17 +62,11 @@ class GreyFasterRCNN(DetectionNetwork):
         found, _ = self.roi_heads(features, proposals, images.image_sizes)
         return found
 
-    def set_answers(
-        self,
-        *,
-        score_threshold: float = SCORE_THRESHOLD,
-        max_boxes: int = MAX_BOXES,
-        nms_iou: float = NMS_IOU,
-    ) -> None:
+    def set_answers(self, answers: Answers) -> None:
         """See `DetectionNetwork`."""
-        self.roi_heads.score_thresh = score_threshold
-        self.roi_heads.detections_per_img = max_boxes
-        self.roi_heads.nms_thresh = nms_iou
+        self.roi_heads.score_thresh = answers.score_threshold
+        self.roi_heads.detections_per_img = answers.max_boxes
+        self.roi_heads.nms_thresh = answers.nms_iou
 
 
 def faster_rcnn(

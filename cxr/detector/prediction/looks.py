@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.boxes import FUSION_METHODS
-from cxr.detector.network.base import MAX_BOXES, SCORE_THRESHOLD
+from cxr.detector.network.base import Answers
 from cxr.errors import DataError, ParameterError
 from cxr.recipes import check, flat, from_values, parameter
 from cxr.rundir import read_json
@@ -26,10 +26,10 @@ class Looks:
     """
 
     score_floor: float = parameter(
-        SCORE_THRESHOLD, "boxes below this score are dropped; low, since extra boxes never hurt AP",
+        Answers.score_threshold, "boxes below this score are dropped; low, since extra boxes never hurt AP",
         low=0.0, high=1.0,
     )  # fmt: skip
-    max_boxes: int = parameter(MAX_BOXES, "most boxes an image", low=1)
+    max_boxes: int = parameter(Answers.max_boxes, "most boxes an image", low=1)
     tta_flip: bool = parameter(True, "also look at the mirror image")
     tta_scales: tuple[float, ...] = parameter(
         (1.0,), "sizes to look at, relative to the network's own", low=0.1, high=10.0

@@ -14,6 +14,7 @@ from cxr.detector.data.answers import Rows, answer_rows, detection_table
 from cxr.detector.data.augment import mirror_labels
 from cxr.detector.data.batches import RadiographDataset, like_shape_batches, make_loader
 from cxr.detector.data.pixels import ImageSource
+from cxr.detector.network.base import Answers
 from cxr.detector.network.device import autocast
 from cxr.detector.prediction.detector import Detector
 from cxr.detector.prediction.fusion import fuse_detections
@@ -99,7 +100,7 @@ def ensemble_of(detectors: Detector | Sequence[Detector]) -> list[Detector]:
 def _look(detector: Detector, batch: dict[str, Any], looks: Looks) -> list[list[Rows]]:
     """One batch through one network, upright and perhaps mirrored, back in original pixels."""
     net = detector.net
-    net.set_answers(score_threshold=looks.score_floor, max_boxes=looks.max_boxes)
+    net.set_answers(Answers(looks.score_floor, looks.max_boxes))
     images = batch["images"].to(detector.device, non_blocking=True)
     sizes = [tuple(size) for size in batch["sizes"]]
     with autocast(detector.device):

@@ -14,7 +14,7 @@ from torch import Tensor
 from cxr import metrics, schema
 from cxr.detector.data.answers import Rows, answer_rows, detection_table
 from cxr.detector.data.augment import augment_batch, draw_factor, mirror_of
-from cxr.detector.network.base import DetectionNetwork, batch_norms, freeze_batch_norm
+from cxr.detector.network.base import Answers, DetectionNetwork, batch_norms, freeze_batch_norm
 from cxr.detector.network.ema import WeightAverage
 from cxr.detector.network.registry import build_network
 from cxr.detector.network.spec import DetectorSpec
@@ -176,7 +176,7 @@ class DetectorModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the detections of the last validation; answer as in prediction."""
         self._found = []
-        self._judged.set_answers()
+        self._judged.set_answers(Answers())
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Detections of one batch, in original pixels."""
