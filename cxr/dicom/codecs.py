@@ -175,8 +175,11 @@ def _jpeg_2000(frame: bytes, name: str, layout: Layout, longest_side: int | None
     # Where header and codestream disagree about the sign the bits are to be reinterpreted, which
     # averages do not survive.
     same_sign = codestream.signed == layout.signed
-    level = jpeg2000.level_for(codestream, longest_side) if same_sign else 0
-    values = jpeg2000.decode(frame, codestream, level, name)
+    # Overlays are told apart by bits, which averages do not survive either. Where only a decoder can
+    # tell whether all is there, it has to see all.
+    whole = not same_sign or layout.overlay_bits or codestream.open_ended
+    level = 0 if whole else jpeg2000.level_for(codestream, longest_side)
+    values, level = jpeg2000.decode(codestream, level, name)
     expected = tuple(-(-side >> level) for side in (layout.rows, layout.columns))
     if values.shape != expected:
         raise DicomReadError(
@@ -189,6 +192,8 @@ def _jpeg_2000(frame: bytes, name: str, layout: Layout, longest_side: int | None
             values = np.where(values >= span // 2, values - span, values)
     if values.dtype == np.int32:
         values = values.astype(np.int16 if layout.signed else np.uint16)
+    if layout.overlay_bits and not layout.signed:
+        values = values & values.dtype.type(~layout.overlay_bits & ((1 << 8 * values.dtype.itemsize) - 1))
     return Samples(values, level, codestream.reversible)
 
 

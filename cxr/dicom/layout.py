@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.dataset import FileDataset
 
 from cxr.dicom import reasons
-from cxr.dicom.container import transfer_syntax
+from cxr.dicom.container import OVERLAY_BIT_POSITIONS, transfer_syntax
 from cxr.errors import DicomReadError
 
 MAX_PIXELS = 40_000_000
@@ -28,6 +28,7 @@ class Layout:
         signed: Whether samples are two's complement.
         inverted: Whether the lowest value is shown white (MONOCHROME1).
         transfer_syntax: UID.
+        overlay_bits: Mask of the bits of a pixel cell that hold overlays and no grey.
     """
 
     rows: int
@@ -38,6 +39,7 @@ class Layout:
     signed: bool
     inverted: bool
     transfer_syntax: str
+    overlay_bits: int = 0
 
     @property
     def dtype(self) -> np.dtype:
@@ -129,7 +131,29 @@ def read_layout(dataset: FileDataset, name: str) -> Layout:
         signed=representation == 1,
         inverted=photometric == "MONOCHROME1",
         transfer_syntax=syntax,
+        overlay_bits=_overlay_bits(dataset, high, allocated),
     )
+
+
+def _overlay_bits(dataset: FileDataset, high: int, allocated: int) -> int:
+    """Mask of the bits that overlays take of a pixel cell, 0 for none.
+
+    A value that runs over Bits Stored does so bit by bit from below, so it cannot reach past an
+    overlay: from the lowest overlay upwards nothing is grey.
+
+    References:
+        DICOM PS3.5 8.1.1 (unused bits of a pixel cell), PS3.3 C.9.2 (Overlay Bit Position, retired
+        use), where 0 means that the overlay has data of its own.
+    """
+    places = []
+    for tag in OVERLAY_BIT_POSITIONS:
+        try:
+            places.append(int(dataset[tag].value))
+        except Exception:
+            # No such overlay, or a position that is no number.
+            continue
+    lowest = min((place for place in places if high < place < allocated), default=allocated)
+    return ((1 << allocated) - 1) >> lowest << lowest
 
 
 def _word(dataset: FileDataset, keyword: str, name: str) -> str:

@@ -66,7 +66,8 @@ def read_native(
         DicomReadError: `truncated` or `bad_size`.
     """
     _check_length(name, layout, length)
-    if by_rows and little and not _needs_shift(layout) and isinstance(stream, io.BufferedReader):
+    plain = not _needs_shift(layout) and not layout.overlay_bits
+    if by_rows and little and plain and isinstance(stream, io.BufferedReader):
         return DiskRows(stream, layout, name)
     values = _whole(stream, name, layout)
     if not little:
@@ -77,12 +78,17 @@ def read_native(
 def stored_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
     """Bring the stored bits down to bit 0 and extend their sign (PS3.5 8.1.1).
 
-    Unsigned samples aligned at bit 0 are left as they are: too small a Bits Stored is a common
-    slip, and masking would fold bright tissue into black.
+    Unsigned samples aligned at bit 0 keep the bits above Bits Stored, but for those that the header
+    gives to overlays: too small a Bits Stored is a common slip, and masking would fold bright tissue
+    into black.
     """
     lift = layout.bits_allocated - 1 - layout.high_bit
     down = layout.bits_allocated - layout.bits_stored
-    return (values << lift) >> down if _needs_shift(layout) else values
+    if _needs_shift(layout):
+        return (values << lift) >> down
+    if layout.overlay_bits:
+        return values & values.dtype.type(~layout.overlay_bits & ((1 << layout.bits_allocated) - 1))
+    return values
 
 
 def _needs_shift(layout: Layout) -> bool:

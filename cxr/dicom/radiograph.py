@@ -141,7 +141,8 @@ def _dicom_pixels(
     window = None
     if tones.voi is not None:
         mapped = shrink(tones.voi(np.rint(tones.rescale(values))))
-        full_range = tone.Window((1 << tones.voi.bits) / 2 - 0.5, (1 << tones.voi.bits) - 1, "LINEAR_EXACT")
+        white = (1 << tones.voi.used_bits) - 1
+        full_range = tone.Window(white / 2, white, "LINEAR_EXACT")
         if tone.is_sane(full_range(_judged(mapped, covered, None))):
             small, window, tones = mapped, full_range, tone.IDENTITY
     if window is None:

@@ -37,12 +37,21 @@ class Table:
     Attributes:
         first: Stored value that the first entry stands for.
         entries: `uint16` values.
-        bits: Nominal depth of the values.
+        bits: Nominal depth of the values; see `used_bits`.
     """
 
     first: int
     entries: np.ndarray
     bits: int
+
+    @property
+    def used_bits(self) -> int:
+        """Depth that the entries have, whatever the descriptor says, and at least 8.
+
+        Some consoles announce 16 bits and write 12: their white is 4,095. With fewer than 8 bits in
+        use a picture has too few grey levels to be stretched.
+        """
+        return max(8, int(self.entries.max()).bit_length())
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Look up integers; values before or beyond the table get its first or last entry."""
