@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cxr.dicom import IsolatedReader, Radiograph, codecs, read_header
+from cxr.dicom import IsolatedReader, Radiograph, codecs, colour, read_header
 from cxr.dicom.container import open_dataset, sniff
 from cxr.dicom.layout import read_layout
 from cxr.dicom.picture import picture_size, read_picture
@@ -210,7 +210,10 @@ def stored_pixels(path: Path, *, longest_side: int) -> np.ndarray:
     else:
         with open_dataset(path) as (dataset, stream):
             layout = read_layout(dataset, path.name)
-            values = codecs.decode(dataset, stream, path, layout, longest_side=longest_side).values
+            if layout.coloured:
+                values = colour.read_grey(dataset, stream, path, layout)
+            else:
+                values = codecs.decode(dataset, stream, path, layout, longest_side=longest_side).values
         size = (layout.rows, layout.columns)
     rows, columns = target_size(size, longest_side)
     return cv2.resize(values.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)

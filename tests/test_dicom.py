@@ -27,6 +27,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -493,7 +494,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
     good = write_dicom(folder / "good.dcm").read_bytes()
     squeezed = write_dicom(folder / "good_j2k.dcm", syntax=JPEG2000Lossless).read_bytes()
-    colour = np.zeros((24, 20, 3), np.uint8)
+    colour = np.arange(24 * 20 * 3).reshape(24, 20, 3).astype(np.uint8)
     bomb = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
     deflated = write_dicom(folder / "deflated.dcm", syntax=DeflatedExplicitVRLittleEndian).read_bytes()
     start = 132 + 12 + int.from_bytes(deflated[140:144], "little")
@@ -653,6 +654,112 @@ def test_codestream_facts(tmp_path: Path):
     assert jpeg2000.level_for(facts, None) == 0
     assert jpeg2000.level_for(facts, 31) == 1
     assert jpeg2000.level_for(facts, 32) == 0
+
+
+# -- colour that is grey -----------------------------------------------------------------------------
+
+GREY = chest(61, 48, bits=8)
+
+
+def secondary_capture(path: Path, channels: np.ndarray, syntax: str, photometric: str, plane: int) -> Path:
+    """A colour DICOM of `(H, W, 3)` samples; JPEG and JPEG 2000 as Pillow writes them."""
+    stored = np.ascontiguousarray(np.moveaxis(channels, 2, 0)) if plane else channels
+    made = write_dicom(
+        path,
+        channels,
+        bits=8 * channels.dtype.itemsize,
+        SamplesPerPixel=3,
+        PhotometricInterpretation=photometric,
+        PlanarConfiguration=plane,
+        PixelData=stored.tobytes(),
+    )
+    ds = pydicom.dcmread(made)
+    if syntax in (RLELossless, JPEGLSLossless):
+        ds.compress(syntax, generate_instance_uid=False)
+    elif syntax != ExplicitVRLittleEndian:
+        picture = io.BytesIO()
+        if syntax == JPEGBaseline8Bit:
+            Image.fromarray(channels).save(picture, "JPEG", quality=95, keep_rgb=photometric == "RGB")
+        else:
+            Image.fromarray(channels).save(picture, "JPEG2000", no_jp2=True, mct=int(photometric != "RGB"))
+        ds.PixelData = encapsulate([picture.getvalue()])
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(path)
+    return path
+
+
+CAPTURES = [
+    (ExplicitVRLittleEndian, "RGB", 0),
+    (ExplicitVRLittleEndian, "RGB", 1),
+    (RLELossless, "RGB", 0),
+    (JPEGLSLossless, "RGB", 0),
+    (JPEG2000Lossless, "RGB", 0),
+    (JPEG2000Lossless, "YBR_RCT", 0),
+    (JPEGBaseline8Bit, "RGB", 0),
+    (JPEGBaseline8Bit, "YBR_FULL_422", 0),
+]
+
+
+@pytest.mark.parametrize(("syntax", "photometric", "plane"), CAPTURES)
+def test_a_colour_dicom_of_equal_channels_is_grey(tmp_path: Path, syntax: str, photometric: str, plane: int):
+    channels = np.repeat(GREY[:, :, None], 3, axis=2)
+    got = load_radiograph(secondary_capture(tmp_path / "a.dcm", channels, syntax, photometric, plane))
+    assert got.original_size == GREY.shape
+    lossy = syntax == JPEGBaseline8Bit
+    assert np.abs(got.pixels.astype(int) - GREY).max() <= (8 if lossy else 0)
+    Image.fromarray(channels).save(tmp_path / "a.png")
+    as_png = load_radiograph(tmp_path / "a.png", longest_side=24).pixels.astype(int)
+    small = load_radiograph(tmp_path / "a.dcm", longest_side=24).pixels
+    assert np.abs(as_png - small).max() <= (4 if lossy else 0)
+    channels = channels.copy()
+    channels[20:40, 10:30, 1] //= 2
+    assert reason_of(secondary_capture(tmp_path / "b.dcm", channels, syntax, photometric, plane)) == "colour"
+
+
+def test_colourless_chroma_is_grey(tmp_path: Path):
+    channels = np.stack([GREY, np.full_like(GREY, 128), np.full_like(GREY, 128)], axis=2)
+    path = secondary_capture(tmp_path / "a.dcm", channels, ExplicitVRLittleEndian, "YBR_FULL", 0)
+    assert (load_radiograph(path).pixels == GREY).all()
+    assert reason_of(secondary_capture(path, channels, ExplicitVRLittleEndian, "RGB", 0)) == reasons.COLOUR
+
+
+def test_rgb_in_a_jpeg_without_a_marker(tmp_path: Path):
+    channels = np.repeat(GREY[:, :, None], 3, axis=2)
+    path = secondary_capture(tmp_path / "a.dcm", channels, JPEGBaseline8Bit, "RGB", 0)
+    content = path.read_bytes()
+    expected = load_radiograph(path).pixels
+    # The Adobe marker becomes a comment, components R, G and B become 1, 2 and 3.
+    content = content.replace(b"\xff\xee\x00\x0eAdobe", b"\xff\xfe\x00\x0eAdobe")
+    for head in (b"\x03%c\x11\x00%c\x11\x00%c\x11\x00", b"\x03%c\x00%c\x00%c\x00"):
+        assert head % (*b"RGB",) in content
+        content = content.replace(head % (*b"RGB",), head % (1, 2, 3))
+    path.write_bytes(content)
+    assert (load_radiograph(path).pixels == expected).all()
+
+
+def test_sixteen_bit_colour_is_windowed_as_a_png(tmp_path: Path):
+    wide = chest(61, 48)
+    path = secondary_capture(
+        tmp_path / "a.dcm", np.repeat(wide[:, :, None], 3, axis=2), ExplicitVRLittleEndian, "RGB", 0
+    )
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    assert (load_radiograph(path).pixels == load_radiograph(tmp_path / "a.png").pixels).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_grey_palette_is_grey(tmp_path: Path, bits: int):
+    path = write_dicom(tmp_path / "a.dcm", GREY, bits=8, PhotometricInterpretation="PALETTE COLOR")
+    ds = pydicom.dcmread(path)
+    table = (np.arange(256)[::-1] * (257 if bits == 16 else 1)).astype("<u2" if bits == 16 else np.uint8)
+    for channel in ("Red", "Green", "Blue"):
+        ds.add_new(f"{channel}PaletteColorLookupTableDescriptor", "US", [256, 0, bits])
+        setattr(ds, f"{channel}PaletteColorLookupTableData", table.tobytes())
+    ds.save_as(path)
+    assert (load_radiograph(path).pixels == 255 - GREY).all()
+    ds.RedPaletteColorLookupTableData = table[::-1].tobytes()
+    ds.save_as(path)
+    assert reason_of(path) == reasons.COLOUR
 
 
 # -- JPEG 2000 as consoles write it ------------------------------------------------------------------

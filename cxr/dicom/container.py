@@ -60,6 +60,13 @@ _KEYWORDS = [
     "RescaleSlope",
     "LossyImageCompression",
     "LossyImageCompressionRatio",
+    "PlanarConfiguration",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
 ]
 """All that is ever read of a data set: what the picture needs and what may leave the file."""
 

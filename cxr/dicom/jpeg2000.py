@@ -194,7 +194,7 @@ def decode(codestream: Codestream, level: int, name: str) -> tuple[np.ndarray, i
         )
     raise DicomReadError(
         reasons.DECODE_FAILED,
-        f"{name}: the JPEG 2000 data is damaged: Pillow ({refused}) and pylibjpeg-openjpeg ({also}) refuse it",
+        f"{name}: the JPEG 2000 data is damaged, two decoders refuse it ({refused}, {also})",
     )
 
 

@@ -46,7 +46,14 @@ class DiskRows:
 
 
 def read_native(
-    stream: BinaryIO, name: str, layout: Layout, length: int, *, little: bool, words: bool, by_rows: bool
+    stream: BinaryIO,
+    name: str,
+    layout: Layout,
+    length: int,
+    *,
+    little: bool,
+    words: bool,
+    by_rows: bool = False,
 ) -> np.ndarray | DiskRows:
     """Stored values of an uncompressed frame.
 
@@ -60,7 +67,8 @@ def read_native(
         by_rows: The caller can do with `DiskRows`, while `stream` is open.
 
     Returns:
-        Integers `(H, W)`; `DiskRows` where they were asked for and the file's samples need no work.
+        Integers `(H, W)`, of a colour picture `(H, W, samples)`; `DiskRows` where they were asked for
+        and the file's samples need no work.
 
     Raises:
         DicomReadError: `truncated` or `bad_size`.
@@ -112,7 +120,7 @@ def _check_length(name: str, layout: Layout, length: int) -> None:
 
 
 def _whole(stream: BinaryIO, name: str, layout: Layout) -> np.ndarray:
-    count = layout.rows * layout.columns
+    count = layout.rows * layout.columns * layout.samples
     if isinstance(stream, io.BytesIO):
         content = stream.read(layout.frame_bytes)
         values = np.frombuffer(content, dtype=layout.dtype, count=len(content) // layout.dtype.itemsize)
@@ -123,7 +131,9 @@ def _whole(stream: BinaryIO, name: str, layout: Layout) -> np.ndarray:
             reasons.TRUNCATED,
             f"{name}: the file ends {layout.frame_bytes - values.nbytes} bytes before its pixel data does",
         )
-    return values.reshape(layout.rows, layout.columns)
+    if layout.by_plane:
+        return np.moveaxis(values.reshape(layout.samples, layout.rows, layout.columns), 0, 2)
+    return values.reshape(layout.shape)
 
 
 def _from_big_endian(values: np.ndarray, *, words: bool) -> np.ndarray:
