@@ -47,7 +47,7 @@ def target(boxes: list[list[float]], labels: list[int]) -> dict[str, torch.Tenso
     return {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor(labels, dtype=torch.int64),
-        "weights": torch.ones(len(labels)),
+        "box_weights": torch.ones(len(labels)),
     }
 
 
@@ -129,7 +129,7 @@ def test_unusable_boxes_are_dropped_with_a_count(caplog):
 def test_agreement_weights_boxes():
     table = boxes_table(("i0", 0, 0, 0, 9, 9)).assign(agreement=1 / 3)
     targets = build_targets(table, ["i0"], held((64, 64)), image_size=64, classes=LUNGS, by_agreement=True)
-    np.testing.assert_allclose(targets["i0"].weights, [1 / 3])
+    np.testing.assert_allclose(targets["i0"].box_weights, [1 / 3])
 
 
 def test_bad_tables_are_named():

@@ -46,7 +46,7 @@ def targets_of(*boxes: list[list[float]]) -> list[dict[str, torch.Tensor]]:
         {
             "boxes": torch.tensor(b, dtype=torch.float32).reshape(-1, 4),
             "labels": torch.ones(len(b), dtype=torch.int64),
-            "weights": torch.ones(len(b)),
+            "box_weights": torch.ones(len(b)),
         }
         for b in boxes
     ]

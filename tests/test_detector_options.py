@@ -66,7 +66,7 @@ def test_boxes_keep_their_place_under_mixed_precision():
     target = {
         "boxes": torch.tensor([[601.0, 21.0, 604.0, 24.0], [585.0, 11.0, 586.5, 19.0]]),
         "labels": torch.tensor([1, 2]),
-        "weights": torch.ones(2),
+        "box_weights": torch.ones(2),
     }
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = net.train()(image, [(64, 640)], [target])
@@ -88,7 +88,7 @@ def test_boxes_thinner_than_a_pixel_are_left_out():
     given = {
         "boxes": torch.tensor([[10.0, 10.0, 11.5, 40.0], [10.0, 10.0, 40.0, 40.0]]),
         "labels": torch.tensor([1, 2]),
-        "weights": torch.ones(2),
+        "box_weights": torch.ones(2),
     }
     image = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
     for factor, labels in ((1.0, [1, 2]), (0.5, [2])):
@@ -97,7 +97,7 @@ def test_boxes_thinner_than_a_pixel_are_left_out():
             augmentation=NO_AUGMENTATION, mirror=augment.Mirror(), seed=0, factor=factor,
         )  # fmt: skip
         assert target["labels"].tolist() == labels
-        assert len(target["boxes"]) == len(target["weights"]) == len(labels)
+        assert len(target["boxes"]) == len(target["box_weights"]) == len(labels)
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -201,7 +201,7 @@ def test_another_size_is_the_same_picture_in_both_directions():
     given = {
         "boxes": torch.tensor([[20.0, 30.0, 50.0, 60.0]]),
         "labels": torch.tensor([1]),
-        "weights": torch.ones(1),
+        "box_weights": torch.ones(1),
     }
     seen, sizes, (target,) = augment.augment_batch(
         image, [(96, 150)], [given], [(0, 0)],

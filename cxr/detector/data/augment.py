@@ -89,7 +89,7 @@ def augment_batch(
     Args:
         images: uint8 (B, 1, H, W), left as it is.
         sizes: The part of each that is image.
-        targets: boxes (N, 4) in network pixels, labels (N,), weights (N,).
+        targets: boxes (N, 4) in network pixels, labels (N,), box_weights (N,).
         keys: (epoch, position) of each image.
         augmentation: What to do.
         mirror: What a mirror image does to labels.
@@ -134,7 +134,7 @@ def _geometry(
     rng: np.random.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     rows, columns = image.shape[-2:]
-    boxes, labels, weights = target["boxes"], target["labels"], target["weights"]
+    boxes, labels, box_weights = target["boxes"], target["labels"], target["box_weights"]
     boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(rows, columns))
     bound = bool(set(labels.tolist()) & set(mirror.bound))
     if rng.random() < augmentation.hflip and not bound:
@@ -145,13 +145,13 @@ def _geometry(
     scale = float(np.exp(rng.uniform(*np.log(augmentation.scale))))
     wish = rng.uniform(-1, 1, size=2) * augmentation.shift
     if angle == 0 and scale == 1 and not wish.any():
-        return image, {"boxes": boxes.as_subclass(Tensor), "labels": labels, "weights": weights}
+        return image, {"boxes": boxes.as_subclass(Tensor), "labels": labels, "box_weights": box_weights}
 
     scale, dx, dy = _keep_whole(boxes.as_subclass(Tensor), (rows, columns), scale, wish)
     move = {"angle": angle, "translate": [dx, dy], "scale": scale, "shear": [0.0, 0.0]}
     image = v2.affine(image, interpolation=InterpolationMode.BILINEAR, **move)
     boxes = v2.clamp_bounding_boxes(v2.affine(boxes, **move)).as_subclass(Tensor)
-    return image, {"boxes": boxes, "labels": labels, "weights": weights}
+    return image, {"boxes": boxes, "labels": labels, "box_weights": box_weights}
 
 
 def _keep_whole(

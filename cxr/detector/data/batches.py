@@ -98,7 +98,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         images: uint8 (B, 1, H, W). sizes: the part of each that is image, a list of
         (h, w). image_ids, original_sizes, keys: lists. targets: list of dicts of tensors
-        boxes (N, 4), labels (N,), weights (N,); only where the items have targets.
+        boxes (N, 4), labels (N,), box_weights (N,); only where the items have targets.
     """
     sizes = [tuple(item["image"].shape) for item in items]
     height, width = padded(max(s[0] for s in sizes)), padded(max(s[1] for s in sizes))
@@ -117,7 +117,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
             {
                 "boxes": torch.from_numpy(item["target"].boxes),
                 "labels": torch.from_numpy(item["target"].labels),
-                "weights": torch.from_numpy(item["target"].weights),
+                "box_weights": torch.from_numpy(item["target"].box_weights),
             }
             for item in items
         ]

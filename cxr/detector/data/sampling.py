@@ -44,7 +44,7 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
     """Batches of `(epoch, position, index)` keys, a function of seed and epoch alone.
 
     An epoch's images are drawn so that each gets its expected number of places, rounded up
-    or down at random (systematic sampling): with equal weights every image comes up equally
+    or down at random (systematic sampling): with equal frequencies every image comes up equally
     often. They are shuffled, then within a window put together with images of the same
     padded shape so that little of a batch is padding. Every batch is full.
 
@@ -133,11 +133,13 @@ class EpochBatches(Sampler[list[tuple[int, int, int]]]):
         return iter(self.draw(self.epoch)[self.rank :: self.world])
 
 
-def _systematic(items: np.ndarray, weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` items in which each comes up `count * weight / sum(weights)` times, rounded up or down."""
+def _systematic(
+    items: np.ndarray, frequencies: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`count` items, each `count * frequency / sum(frequencies)` times, rounded up or down."""
     if count == 0 or not len(items):
         return np.empty(0, dtype=np.int64)
     order = rng.permutation(len(items))
-    edges = np.cumsum(weights[order])
+    edges = np.cumsum(frequencies[order])
     ticks = (np.arange(count) + rng.random()) * (edges[-1] / count)
     return items[order[np.searchsorted(edges, ticks, side="right").clip(max=len(items) - 1)]]

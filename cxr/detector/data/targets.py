@@ -24,12 +24,12 @@ class Target:
     Attributes:
         boxes: float32 (N, 4), every box with a positive area and inside the image.
         labels: int64 (N,), detector labels.
-        weights: float32 (N,), how much each box counts in the loss.
+        box_weights: float32 (N,), how much each box counts in the loss.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
-    weights: np.ndarray
+    box_weights: np.ndarray
 
 
 def build_targets(

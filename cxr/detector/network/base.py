@@ -58,7 +58,7 @@ class DetectionNetwork(nn.Module):
             images: Normalised, with the part of each that is not padding.
             features: Of `backbone`, float32.
             targets: For each image `boxes` (N, 4) in network pixels, `labels` int64 (N,) from 1 and
-                `weights` float32 (N,), how much each box counts.
+                `box_weights` float32 (N,), how much each box counts.
         """
         raise NotImplementedError
 

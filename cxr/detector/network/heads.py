@@ -38,7 +38,7 @@ class WeightedRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Losses in training, detections otherwise; `targets` may carry `weights` (N,)."""
+        """Losses in training, detections otherwise; `targets` carry `box_weights` (N,)."""
         if not self.training:
             return super().forward(features, proposals, image_shapes, targets)
         proposals, matched, labels, regression_targets = self.select_training_samples(proposals, targets)
@@ -46,8 +46,8 @@ class WeightedRoIHeads(RoIHeads):
             [
                 torch.where(
                     label > 0,
-                    target["weights"][match]
-                    if len(target["weights"])
+                    target["box_weights"][match]
+                    if len(target["box_weights"])
                     else torch.ones_like(match, dtype=torch.float32),
                     torch.ones((), device=label.device),
                 )
