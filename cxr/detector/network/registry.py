@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cxr.detector.network.base import DetectionNetwork
+from cxr.detector.network.dense import RESNET_STRIDES, fcos, resnet50_pyramid, retinanet
 from cxr.detector.network.faster_rcnn import faster_rcnn, mobilenet_parts, resnet50_v2_parts, resnet_parts
 from cxr.detector.network.grey import grey_stem
 from cxr.detector.network.light import LightBackbone, light_parts
@@ -39,6 +40,10 @@ _RESNET_STEM = "backbone.body.conv1"
 
 ARCHITECTURES: dict[str, Architecture] = {
     "light": Architecture(faster_rcnn(light_parts), LightBackbone.strides, learning_rate=1e-3),
+    "light_retinanet": Architecture(
+        retinanet(), LightBackbone.strides, sizes_per_level=2, learning_rate=1e-3
+    ),
+    "light_fcos": Architecture(fcos(), LightBackbone.strides, sizes_per_level=0, learning_rate=1e-3),
     "mobilenet_v3_large_fpn": Architecture(
         faster_rcnn(mobilenet_parts),
         (32, 32, 64),
@@ -62,6 +67,20 @@ ARCHITECTURES: dict[str, Architecture] = {
         _PYRAMID,
         stem=_RESNET_STEM,
         coco="FasterRCNN_ResNet50_FPN_V2_Weights",
+    ),
+    "retinanet_resnet50_fpn_v2": Architecture(
+        retinanet(resnet50_pyramid),
+        RESNET_STRIDES,
+        sizes_per_level=3,
+        stem=_RESNET_STEM,
+        coco="RetinaNet_ResNet50_FPN_V2_Weights",
+    ),
+    "fcos_resnet50_fpn": Architecture(
+        fcos(resnet50_pyramid, RESNET_STRIDES),
+        RESNET_STRIDES,
+        sizes_per_level=0,
+        stem=_RESNET_STEM,
+        coco="FCOS_ResNet50_FPN_Weights",
     ),
     "resnet101_fpn": Architecture(faster_rcnn(resnet_parts("resnet101")), _PYRAMID, stem=_RESNET_STEM),
 }
