@@ -108,9 +108,7 @@ def run_chain(
     values = chain.load_parameters(parameter_file, overrides or [])
     root = locate(str(values["run_dir"]))
     executed = chain.run(values, first=first, last=last, force=force, say=_say, notebook_log=_Relay())
-    page = root / report.REPORT
-    if executed or not page.is_file():
-        page = report.write_report(root)
+    page = report.write_report(root)
     outdated = chain.outdated(values)
     if outdated:
         _say(f"still to run with these parameters: {', '.join(outdated)}")
@@ -315,14 +313,23 @@ def write_kaggle_kernel(
 def export_images(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
-    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors or onnx for the detectors.")],
+    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors for the detectors.")],
 ) -> None:
     """Write a run's images and boxes, or its detectors, for other tools."""
-    from cxr import export
-    from cxr.rundir import progress_printer
+    if format == "safetensors":
+        from cxr.detector.prediction import detector
 
-    for line in export.export_as(run_dir, out, format, progress=progress_printer("images")):
-        _say(line)
+        for path in detector.export_run(run_dir, out):
+            _say(str(path))
+        return
+    from cxr import annotations, export
+    from cxr.rundir import data_dir_of, progress_printer
+
+    classes = annotations.read_classes(data_dir_of(run_dir))
+    count = export.export_run(
+        run_dir, out, format=format, classes=classes, progress=progress_printer("images")
+    )
+    _say(f"{count} images in {out}")
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

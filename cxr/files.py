@@ -100,11 +100,10 @@ def temporary_beside(path: Path) -> Path:
 
     The name tells machine and process, so that what a living process writes is left alone.
     """
-    host = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-    start = f".{path.stem[:_STEM]}.{host}-"
+    start = f".{path.stem[:_STEM]}.{machine()}-"
     for leftover in path.parent.glob(f"{glob.escape(start)}*.tmp{glob.escape(path.suffix)}"):
         process = leftover.name.removeprefix(start).split("-")[0]
-        if not (process.isdecimal() and _lives(int(process))):
+        if not (process.isdecimal() and lives(int(process))):
             leftover.unlink(missing_ok=True)
     return path.with_name(f"{start}{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
 
@@ -187,7 +186,13 @@ def check_sha256(path: Path, expected: str = "", *, error: type[CxrError] = Data
     return digest
 
 
-def _lives(process: int) -> bool:
+def machine() -> str:
+    """A short code of this machine, for names of files that belong to one of its processes."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def lives(process: int) -> bool:
+    """Whether a process of this machine is still there."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,7 +1,9 @@
 """Parameter files: read, check against what notebooks declare, and compose with overrides.
 
 A notebook declares its parameters in one cell of annotated literals, for example
-`image_size: int = 1024  # px, longer side`. A parameter file is flat YAML; each key must be
+`image_size: int = 1024  # px, longer side`. A comment that begins with `machine:` marks a parameter that
+says where or how fast the work is done and cannot change what comes out, so that nothing is made again
+when it changes. A parameter file is flat YAML; each key must be
 declared by at least one notebook, with the same type. Nothing runs before that is checked.
 """
 
@@ -61,6 +63,11 @@ class Declared:
     comment: str
     notebooks: tuple[str, ...]
 
+    @property
+    def machine(self) -> bool:
+        """Whether it says where or how fast the work is done, and not what comes out."""
+        return self.comment.startswith("machine:")
+
 
 def declared_in_cell(source: str, notebook: str) -> dict[str, Declared]:
     """Parameters that one `parameters` cell declares.
@@ -92,12 +99,17 @@ def merge_declared(notebooks: Iterable[Mapping[str, Declared]]) -> dict[str, Dec
     """Parameters of several notebooks as one table.
 
     Raises:
-        ParameterError: Two notebooks declare a name with different types or defaults.
+        ParameterError: Two notebooks declare a name with different types, defaults or marks.
     """
     merged: dict[str, Declared] = {}
     for table in notebooks:
         for name, new in table.items():
             old = merged.get(name, new)
+            if old.machine != new.machine:
+                raise ParameterError(
+                    f"{name} is marked `machine:` in one of {', '.join(old.notebooks + new.notebooks)}, "
+                    "not in all; the mark says that it cannot change results"
+                )
             if (old.type, old.default) != (new.type, new.default):
                 raise ParameterError(
                     f"{name} is {old.type} = {old.default!r} in {', '.join(old.notebooks)} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from PIL import Image
 
 from cxr import schema
 from cxr.chain import Notebook, read_notebooks
+from cxr.chain.manifest import Hashes, read_manifest
 from cxr.errors import DataError
 from cxr.files import write_text
-from cxr.manifest import read_manifest
 from cxr.rundir import CAPTION_KEY, read_json
 
 REPORT = "report.html"
@@ -80,13 +80,13 @@ def _section(root: Path, notebook: Notebook) -> _Section:
         seconds, peak_mb = manifest["seconds"], manifest["peak_memory_mb"]
         state = f"{seconds:.0f} s, peak memory {peak_mb} MB, finished {manifest['finished']}"
     executed = f"{notebook.name}/{notebook.name}.ipynb"
-    pictures = [_picture(path) for path in sorted((folder / "figures").glob("*.png"))]
+    recorded = (manifest or {"outputs": {}})["outputs"]
     return _Section(
         name=notebook.name,
         title=_title(notebook),
         state=state,
         executed=executed if (root / executed).is_file() else "",
-        pictures=pictures,
+        pictures=list(_pictures(folder, recorded)),
     )
 
 
@@ -98,10 +98,19 @@ def _title(notebook: Notebook) -> str:
     return notebook.name
 
 
-def _picture(path: Path) -> _Picture:
-    with Image.open(path) as image:
-        caption = str(image.info.get(CAPTION_KEY, ""))
-    return _Picture(path.stem, caption, base64.b64encode(path.read_bytes()).decode("ascii"))
+def _pictures(folder: Path, recorded: dict[str, Any]) -> Iterator[_Picture]:
+    """The figures of a notebook; one that is damaged is left out."""
+    hashes = Hashes()
+    for path in sorted((folder / "figures").glob("*.png")):
+        record = recorded.get(str(path.relative_to(folder)))
+        if record is not None and not hashes.as_recorded(path, record):
+            continue
+        try:
+            with Image.open(path) as image:
+                caption = str(image.info.get(CAPTION_KEY, ""))
+        except OSError:
+            continue
+        yield _Picture(path.stem, caption, base64.b64encode(path.read_bytes()).decode("ascii"))
 
 
 def _score_rows(root: Path) -> Sequence[tuple[str, str]]:
@@ -137,8 +146,9 @@ def _cell(value: Any) -> str:
 
 
 def _result(root: Path, artefact: str) -> dict[str, Any] | None:
-    """Content of a JSON artefact of a notebook that finished; what an earlier run left is none of it."""
+    """Content of a JSON artefact of a notebook that finished, if it still is as it was written."""
     manifest = read_manifest(root / artefact.split("/")[0])
-    if manifest is None or artefact.split("/", 1)[1] not in manifest["outputs"]:
+    record = (manifest or {"outputs": {}})["outputs"].get(artefact.split("/", 1)[1])
+    if record is None or not Hashes().as_recorded(root / artefact, record):
         return None
     return read_json(root / artefact)

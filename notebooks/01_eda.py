@@ -42,10 +42,10 @@ from cxr.survey import load_examples, read_sizes, survey_files
 # through.
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with train.csv and, if you have them, train/ and test/
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder with train.csv; also classes.csv, train_meta.csv, train/
 seed: int = 0  # for the choice of example images
-jobs: int = -1  # processes for reading headers, -1 for one a core
+jobs: int = -1  # machine: processes for reading headers, -1 for one a core
 example_images: int = 6  # images shown with every reader's boxes
 
 # %% [markdown]

@@ -38,9 +38,9 @@ from cxr.store import ImageStore
 # ## Parameters
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
-jobs: int = -1  # processes, -1 for one a core
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
+jobs: int = -1  # machine: processes, -1 for one a core
 
 # %% [markdown]
 # What follows from the parameters: the store, the headers, and whether each training image is

@@ -36,8 +36,8 @@ from cxr.store import ImageStore
 # ## Parameters
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
 seed: int = 0  # for the lots of the folds
 reader_fusion: str = "wbf"  # wbf, nms, soft-nms, union or agreement (at least two readers)
 reader_fusion_iou: float = 0.4  # boxes that overlap more than this are one finding

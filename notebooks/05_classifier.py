@@ -41,15 +41,15 @@ from cxr.store import ImageStore
 # ## Parameters
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
 seed: int = 0  # for subsampling and resampling
 feature_groups: list[str] = ["pixel"]  # what the gate may know: pixel, header, detector
 calibration: str = "sigmoid"  # sigmoid, isotonic or none
 max_rounds: int = 400  # most boosting rounds
 trials: int = 1  # settings to try in the search, the first is the default
 search_seconds: float = 3600.0  # s, safety net: no new trial after this, and a warning
-threads: int = 1  # of XGBoost; the trees are the same whatever it is
+threads: int = 1  # machine: of XGBoost; the trees are the same whatever it is
 oof_detections: str = ""  # 07_evaluation/val_predictions.csv of an earlier run, for the group "detector"
 test_detections: str = ""  # 08_submission/test_detections.csv of the same run
 resamples: int = 500  # bootstrap resamples for intervals

@@ -52,8 +52,8 @@ from cxr.store import ImageStore
 # A zero, an empty text or an empty list lets the code choose.
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
 train_folds: list[int] = [0]  # folds to hold out, one detector each
 architecture_name: str = "light"  # a network of the registry, such as resnet50_fpn_v2
 weights: str = ""  # start: "" random, "torchvision" its COCO weights, or a file; {fold} is the fold

@@ -44,12 +44,12 @@ from cxr.store import ImageStore
 # ## Parameters
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with train.csv, for the names of the classes
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
 seed: int = 0  # for resampling
 checkpoints: list[str] = []  # detectors, {fold} standing for each fold; empty for those of notebook 06
 predict_batch_size: int = 8  # images a step
-num_workers: int = 0  # loading processes
+num_workers: int = 0  # machine: loading processes
 score_floor: float = 0.005  # boxes below this score are dropped; low, since extra boxes never hurt AP
 max_boxes: int = 300  # most boxes an image
 tta_flip: bool = True  # also look at the mirror image

@@ -48,11 +48,11 @@ from cxr.store import ImageStore
 # The gate is notebook 07's choice unless `gate_mode` names another.
 
 # %% tags=["parameters"]
-run_dir: str = "outputs/demo"  # folder of the run
-data_dir: str = "data/demo"  # folder with sample_submission.csv and, in a study, test_truth.csv
+run_dir: str = "outputs/demo"  # machine: folder of the run
+data_dir: str = "data/demo"  # machine: folder; may hold classes.csv, sample_submission.csv, test_truth.csv
 seed: int = 0  # for resampling
 predict_batch_size: int = 8  # images a step
-num_workers: int = 0  # loading processes
+num_workers: int = 0  # machine: loading processes
 gate_mode: str = "auto"  # auto: notebook 07's choice; line: normal line only; soft, cut or none
 resamples: int = 500  # bootstrap resamples for intervals
 gallery_images: int = 8  # images in each gallery

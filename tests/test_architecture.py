@@ -27,8 +27,8 @@ FLOORS = [
     {"annotations", "splits", "features", "metrics", "phantom"},
     {"preprocess", "survey"},
     {"classifier", "detector"},
-    {"submission", "plots", "export", "predictions", "viewer"},
-    {"manifest", "chain", "report", "kaggle", "cli", "__main__"},
+    {"submission", "plots", "export", "predictions"},
+    {"chain", "report", "kaggle", "cli", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -45,7 +45,7 @@ OWNERS = {
     "pytorch_lightning": {"detector"},
     "numba": {"boxes", "metrics"},
     "typer": {"cli"},
-    "jinja2": {"report", "viewer"},
+    "jinja2": {"report"},
 }
 
 

@@ -15,7 +15,7 @@ import papermill
 import pytest
 
 from cxr import annotations, chain, kaggle, report, schema, submission
-from cxr.manifest import read_manifest
+from cxr.chain.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "params" / "smoke.yaml"

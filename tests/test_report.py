@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cxr import manifest, report, schema
+from cxr import report, schema
+from cxr.chain import manifest
 from cxr.errors import DataError
 from cxr.rundir import CAPTION_KEY
 
@@ -37,6 +38,21 @@ def test_a_page_holds_scores_pictures_and_captions(tmp_path: Path):
     assert "<td>ILD</td><td>0.250</td>" in page
     assert page.count("not finished") == 7
     assert report.submission_score(tmp_path)["map"] == 0.51234
+
+
+def test_what_is_damaged_is_not_shown(tmp_path: Path):
+    folder = tmp_path / "08_submission" / "figures"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "classes.png")
+    (tmp_path / schema.SCORE_JSON).write_text('{"map": 0.5}')
+    manifest.write_manifest(folder.parent, {}, seconds=1.0, peak_memory_mb=1.0)
+    (folder / "classes.png").write_bytes(b"no picture")
+    (tmp_path / schema.SCORE_JSON).write_text('{"map": 0.9}')
+    page = report.write_report(tmp_path).read_text()
+    assert "data:image/png" not in page
+    assert report.submission_score(tmp_path) is None
+    (folder.parent / manifest.MANIFEST).write_bytes(b"\xff")
+    assert page.count("not finished") == report.write_report(tmp_path).read_text().count("not finished") - 1
 
 
 def test_an_empty_run_still_has_a_page(tmp_path: Path):
