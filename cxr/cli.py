@@ -313,23 +313,14 @@ def write_kaggle_kernel(
 def export_images(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
-    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors for the detectors.")],
+    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors or onnx for the detectors.")],
 ) -> None:
     """Write a run's images and boxes, or its detectors, for other tools."""
-    if format == "safetensors":
-        from cxr.detector.prediction import detector
+    from cxr import export
+    from cxr.rundir import progress_printer
 
-        for path in detector.export_run(run_dir, out):
-            _say(str(path))
-        return
-    from cxr import annotations, export
-    from cxr.rundir import data_dir_of, progress_printer
-
-    classes = annotations.read_classes(data_dir_of(run_dir))
-    count = export.export_run(
-        run_dir, out, format=format, classes=classes, progress=progress_printer("images")
-    )
-    _say(f"{count} images in {out}")
+    for line in export.export_as(run_dir, out, format, progress=progress_printer("images")):
+        _say(line)
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

@@ -123,7 +123,7 @@ def _project_zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for base, name, kept in (
-            (_PACKAGE, "cxr", {".py", ".j2"}),
+            (_PACKAGE, "cxr", {".py", ".j2", ".js", ".css"}),
             (notebooks_folder(), "notebooks", {".py"}),
         ):
             for path in sorted(base.rglob("*")):

@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from PIL import Image
 
-from cxr.dicom import IsolatedReader, Radiograph, codecs, read_header
+from cxr.dicom import IsolatedReader, Radiograph, codecs, colour, read_header
 from cxr.dicom.container import open_dataset, sniff
 from cxr.dicom.layout import read_layout
-from cxr.dicom.picture import read_picture
+from cxr.dicom.picture import picture_size, read_picture
 from cxr.dicom.radiograph import target_size
 from cxr.errors import DataError, DicomReadError
 from cxr.preprocess import image_id_of
@@ -90,13 +89,7 @@ def _read_one(path: Path) -> tuple[dict[str, object], dict[str, object]]:
 def _size(path: Path, header: dict[str, str]) -> tuple[int, int] | None:
     if header["Rows"].isdigit() and header["Columns"].isdigit():
         return int(header["Rows"]), int(header["Columns"])
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception:
-        # Pillow has many kinds of exception for damaged files and for decompression bombs; to a survey
-        # they all mean that the size is not known.
-        return None
+    return picture_size(path)
 
 
 def read_sizes(data_dir: Path, split: str) -> pd.DataFrame | None:
@@ -217,7 +210,10 @@ def stored_pixels(path: Path, *, longest_side: int) -> np.ndarray:
     else:
         with open_dataset(path) as (dataset, stream):
             layout = read_layout(dataset, path.name)
-            values = codecs.decode(dataset, stream, path, layout, longest_side=longest_side).values
+            if layout.coloured:
+                values = colour.read_grey(dataset, stream, path, layout)
+            else:
+                values = codecs.decode(dataset, stream, path, layout, longest_side=longest_side).values
         size = (layout.rows, layout.columns)
     rows, columns = target_size(size, longest_side)
     return cv2.resize(values.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)

@@ -27,7 +27,7 @@ FLOORS = [
     {"annotations", "splits", "features", "metrics", "phantom"},
     {"preprocess", "survey"},
     {"classifier", "detector"},
-    {"submission", "plots", "export", "predictions"},
+    {"submission", "plots", "export", "predictions", "viewer"},
     {"chain", "report", "kaggle", "cli", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -45,7 +45,7 @@ OWNERS = {
     "pytorch_lightning": {"detector"},
     "numba": {"boxes", "metrics"},
     "typer": {"cli"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "viewer"},
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,10 +15,11 @@ import numpy as np
 import psutil
 import pydicom
 import pytest
-from dicom_files import chest, write_dicom
-from PIL import Image
+from dicom_files import chest, dataset, write_dicom
+from PIL import Image, ImageOps
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -25,6 +27,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -42,6 +45,7 @@ from cxr.dicom import (
     reasons,
     resample,
 )
+from cxr.dicom.picture import picture_size
 
 
 def bundled(name: str) -> Path:
@@ -157,6 +161,16 @@ def test_voi_lut_sequence(tmp_path: Path):
     assert np.abs(load_radiograph(path).pixels - expected).max() <= 1
 
 
+def test_a_voi_lut_counts_with_the_bits_its_entries_use(tmp_path: Path):
+    # The descriptor says 16 bits, the entries use 12.
+    ramp = np.arange(4096, dtype=np.uint16).repeat(4).reshape(128, 128)
+    table = np.rint(4095 * (np.arange(4096) / 4095) ** 2).astype(np.uint16)
+    got = load_radiograph(write_dicom(tmp_path / "a.dcm", ramp, VOILUTSequence=lut(0, table, 16))).pixels
+    assert got.ravel()[[0, 4 * 2048, -1]].tolist() == [0, 64, 255]
+    says_12 = load_radiograph(write_dicom(tmp_path / "b.dcm", ramp, VOILUTSequence=lut(0, table, 12))).pixels
+    assert (got == says_12).all()
+
+
 def test_modality_lut_sequence(tmp_path: Path):
     table = np.arange(4096)[::-1].astype(np.uint16)
     item = lut(0, table, 12)
@@ -231,6 +245,43 @@ def test_overlay_in_the_unused_bits_is_dropped(tmp_path: Path):
     lifted = (chest() << 4) | 0b1010
     path = write_dicom(tmp_path / "a.dcm", lifted, BitsStored=12, HighBit=15)
     assert (load_radiograph(path).pixels == load_radiograph(write_dicom(tmp_path / "b.dcm")).pixels).all()
+
+
+OVER = (chest().astype(np.uint32) * 5 // 4).astype(np.uint16)
+"""Values that run over 12 bits, smoothly."""
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("planes", [{0x6000: 12}, {0x6000: 13, 0x6002: 12, 0x601E: 15}])
+def test_overlays_in_the_pixel_cells_are_no_grey(tmp_path: Path, syntax: str, planes: dict[int, int]):
+    pixels = chest()
+    plain = write_dicom(tmp_path / "plain.dcm", pixels, syntax=syntax)
+    over = pixels.copy()
+    for bit in planes.values():
+        over[10 + bit : 30 + bit, 20:60] |= 1 << bit
+    # Bit planes that the header gives to overlays need 16 bits in the compressed picture as well.
+    path = write_dicom(tmp_path / "a.dcm", over, syntax=syntax, bits=16)
+    ds = pydicom.dcmread(path)
+    ds.BitsStored, ds.HighBit, ds.WindowCenter, ds.WindowWidth = 12, 11, "2048", "4096"
+    for group, bit in planes.items():
+        ds.add_new(group << 16 | 0x0100, "US", 16)
+        ds.add_new(group << 16 | 0x0102, "US", bit)
+    ds.save_as(path)
+    for side in (None, 48):
+        expected = load_radiograph(plain, longest_side=side).pixels.astype(int)
+        got = load_radiograph(path, longest_side=side).pixels
+        assert np.abs(expected - got).max() <= (2 if side else 0)
+
+
+@pytest.mark.parametrize(("bit", "kept"), [(None, True), (0, True), (5, True), (14, True), (12, False)])
+def test_values_that_run_over_are_kept_but_where_an_overlay_lies(tmp_path: Path, bit: int | None, kept: bool):
+    path = write_dicom(tmp_path / "a.dcm", OVER, WindowCenter="3000", WindowWidth="6000")
+    if bit is not None:
+        ds = pydicom.dcmread(path)
+        ds.add_new(0x60000102, "US", bit)
+        ds.save_as(path)
+    expected = np.clip(((OVER if kept else OVER & 4095) - 2999.5) / 5999 + 0.5, 0, 1) * 255
+    assert np.abs(load_radiograph(path).pixels - expected).max() <= 1
 
 
 # -- header ------------------------------------------------------------------------------------------
@@ -443,7 +494,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
 
     good = write_dicom(folder / "good.dcm").read_bytes()
     squeezed = write_dicom(folder / "good_j2k.dcm", syntax=JPEG2000Lossless).read_bytes()
-    colour = np.zeros((24, 20, 3), np.uint8)
+    colour = np.arange(24 * 20 * 3).reshape(24, 20, 3).astype(np.uint8)
     bomb = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
     deflated = write_dicom(folder / "deflated.dcm", syntax=DeflatedExplicitVRLittleEndian).read_bytes()
     start = 132 + 12 + int.from_bytes(deflated[140:144], "little")
@@ -605,6 +656,179 @@ def test_codestream_facts(tmp_path: Path):
     assert jpeg2000.level_for(facts, 32) == 0
 
 
+# -- colour that is grey -----------------------------------------------------------------------------
+
+GREY = chest(61, 48, bits=8)
+
+
+def secondary_capture(path: Path, channels: np.ndarray, syntax: str, photometric: str, plane: int) -> Path:
+    """A colour DICOM of `(H, W, 3)` samples; JPEG and JPEG 2000 as Pillow writes them."""
+    stored = np.ascontiguousarray(np.moveaxis(channels, 2, 0)) if plane else channels
+    made = write_dicom(
+        path,
+        channels,
+        bits=8 * channels.dtype.itemsize,
+        SamplesPerPixel=3,
+        PhotometricInterpretation=photometric,
+        PlanarConfiguration=plane,
+        PixelData=stored.tobytes(),
+    )
+    ds = pydicom.dcmread(made)
+    if syntax in (RLELossless, JPEGLSLossless):
+        ds.compress(syntax, generate_instance_uid=False)
+    elif syntax != ExplicitVRLittleEndian:
+        picture = io.BytesIO()
+        if syntax == JPEGBaseline8Bit:
+            Image.fromarray(channels).save(picture, "JPEG", quality=95, keep_rgb=photometric == "RGB")
+        else:
+            Image.fromarray(channels).save(picture, "JPEG2000", no_jp2=True, mct=int(photometric != "RGB"))
+        ds.PixelData = encapsulate([picture.getvalue()])
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+        ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(path)
+    return path
+
+
+CAPTURES = [
+    (ExplicitVRLittleEndian, "RGB", 0),
+    (ExplicitVRLittleEndian, "RGB", 1),
+    (RLELossless, "RGB", 0),
+    (JPEGLSLossless, "RGB", 0),
+    (JPEG2000Lossless, "RGB", 0),
+    (JPEG2000Lossless, "YBR_RCT", 0),
+    (JPEGBaseline8Bit, "RGB", 0),
+    (JPEGBaseline8Bit, "YBR_FULL_422", 0),
+]
+
+
+@pytest.mark.parametrize(("syntax", "photometric", "plane"), CAPTURES)
+def test_a_colour_dicom_of_equal_channels_is_grey(tmp_path: Path, syntax: str, photometric: str, plane: int):
+    channels = np.repeat(GREY[:, :, None], 3, axis=2)
+    got = load_radiograph(secondary_capture(tmp_path / "a.dcm", channels, syntax, photometric, plane))
+    assert got.original_size == GREY.shape
+    lossy = syntax == JPEGBaseline8Bit
+    assert np.abs(got.pixels.astype(int) - GREY).max() <= (8 if lossy else 0)
+    Image.fromarray(channels).save(tmp_path / "a.png")
+    as_png = load_radiograph(tmp_path / "a.png", longest_side=24).pixels.astype(int)
+    small = load_radiograph(tmp_path / "a.dcm", longest_side=24).pixels
+    assert np.abs(as_png - small).max() <= (4 if lossy else 0)
+    channels = channels.copy()
+    channels[20:40, 10:30, 1] //= 2
+    assert reason_of(secondary_capture(tmp_path / "b.dcm", channels, syntax, photometric, plane)) == "colour"
+
+
+def test_colourless_chroma_is_grey(tmp_path: Path):
+    channels = np.stack([GREY, np.full_like(GREY, 128), np.full_like(GREY, 128)], axis=2)
+    path = secondary_capture(tmp_path / "a.dcm", channels, ExplicitVRLittleEndian, "YBR_FULL", 0)
+    assert (load_radiograph(path).pixels == GREY).all()
+    assert reason_of(secondary_capture(path, channels, ExplicitVRLittleEndian, "RGB", 0)) == reasons.COLOUR
+
+
+def test_rgb_in_a_jpeg_without_a_marker(tmp_path: Path):
+    channels = np.repeat(GREY[:, :, None], 3, axis=2)
+    path = secondary_capture(tmp_path / "a.dcm", channels, JPEGBaseline8Bit, "RGB", 0)
+    content = path.read_bytes()
+    expected = load_radiograph(path).pixels
+    # The Adobe marker becomes a comment, components R, G and B become 1, 2 and 3.
+    content = content.replace(b"\xff\xee\x00\x0eAdobe", b"\xff\xfe\x00\x0eAdobe")
+    for head in (b"\x03%c\x11\x00%c\x11\x00%c\x11\x00", b"\x03%c\x00%c\x00%c\x00"):
+        assert head % (*b"RGB",) in content
+        content = content.replace(head % (*b"RGB",), head % (1, 2, 3))
+    path.write_bytes(content)
+    assert (load_radiograph(path).pixels == expected).all()
+
+
+def test_sixteen_bit_colour_is_windowed_as_a_png(tmp_path: Path):
+    wide = chest(61, 48)
+    path = secondary_capture(
+        tmp_path / "a.dcm", np.repeat(wide[:, :, None], 3, axis=2), ExplicitVRLittleEndian, "RGB", 0
+    )
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    assert (load_radiograph(path).pixels == load_radiograph(tmp_path / "a.png").pixels).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_grey_palette_is_grey(tmp_path: Path, bits: int):
+    path = write_dicom(tmp_path / "a.dcm", GREY, bits=8, PhotometricInterpretation="PALETTE COLOR")
+    ds = pydicom.dcmread(path)
+    table = (np.arange(256)[::-1] * (257 if bits == 16 else 1)).astype("<u2" if bits == 16 else np.uint8)
+    for channel in ("Red", "Green", "Blue"):
+        ds.add_new(f"{channel}PaletteColorLookupTableDescriptor", "US", [256, 0, bits])
+        setattr(ds, f"{channel}PaletteColorLookupTableData", table.tobytes())
+    ds.save_as(path)
+    assert (load_radiograph(path).pixels == 255 - GREY).all()
+    ds.RedPaletteColorLookupTableData = table[::-1].tobytes()
+    ds.save_as(path)
+    assert reason_of(path) == reasons.COLOUR
+
+
+# -- JPEG 2000 as consoles write it ------------------------------------------------------------------
+
+
+def tile_part(stream: bytes) -> tuple[int, int]:
+    """Where the only tile part of a codestream starts and how long it is."""
+    start = stream.index(b"\xff\x90\x00\x0a")
+    return start, int.from_bytes(stream[start + 6 : start + 10], "big")
+
+
+def streams() -> dict[str, tuple[bytes, np.ndarray]]:
+    """Codestreams that are whole, written in ways that one decoder or another refuses."""
+    pixels = chest(61, 48, bits=16)
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "JPEG2000", irreversible=False, no_jp2=True)
+    plain = picture.getvalue()
+    start, length = tile_part(plain)
+    assert plain[start + length :] == b"\xff\xd9"
+    zero = plain[: start + 6] + bytes(4) + plain[start + 10 :]
+    made = {
+        "no length": zero,
+        "no length, padded": zero + b"\0",
+        "no length, no end": zero[:-2],
+        "trailing bytes": plain + b"trailing",
+        "no end": plain[:-2],
+        "no end, padded": plain[:-2] + b"\0",
+    }
+    return {name: (stream, pixels) for name, stream in made.items()}
+
+
+def wrap(path: Path, stream: bytes, pixels: np.ndarray) -> Path:
+    """A DICOM file around a codestream, which it holds to the byte where its length is even."""
+    ds = dataset(pixels, bits=16, PixelData=encapsulate([stream]))
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("name", streams())
+def test_a_codestream_is_read_however_it_ends(tmp_path: Path, name: str):
+    stream, pixels = streams()[name]
+    got = load_radiograph(wrap(tmp_path / "a.dcm", stream, pixels)).pixels
+    assert (got == load_radiograph(write_dicom(tmp_path / "b.dcm", pixels, bits=16)).pixels).all()
+    small = load_radiograph(tmp_path / "a.dcm", longest_side=24).pixels
+    assert np.abs(small.astype(int) - load_radiograph(tmp_path / "b.dcm", longest_side=24).pixels).max() <= 3
+
+
+def test_a_cut_codestream_without_lengths_is_truncated(tmp_path: Path):
+    stream, pixels = streams()["no length, no end"]
+    for share in (0.5, 0.9, 0.99):
+        path = wrap(tmp_path / "a.dcm", stream[: int(share * len(stream))], pixels)
+        assert reason_of(path, longest_side=24) == reasons.TRUNCATED
+
+
+def test_what_one_decoder_refuses_is_shown_to_the_other():
+    stream, pixels = streams()["no length, padded"]
+    # As it lies in the file, Pillow refuses it.
+    raw = replace(jpeg2000.read_codestream(stream, "a"), stream=stream)
+    with pytest.raises(OSError, match="broken"):
+        jpeg2000._by_pillow(raw, 0)
+    values, level = jpeg2000.decode(raw, 1, "a")
+    assert level == 0 and (values == pixels).all()
+
+
 # -- PNG and JPEG ------------------------------------------------------------------------------------
 
 
@@ -623,6 +847,22 @@ def test_colour_png_with_equal_channels_is_grey(tmp_path: Path):
     pixels = chest(bits=8)
     Image.fromarray(np.dstack([pixels] * 3)).save(tmp_path / "a.png")
     assert (load_radiograph(tmp_path / "a.png").pixels == pixels).all()
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str):
+    path = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(chest(60, 48, bits=8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    with Image.open(path) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    got = load_radiograph(path)
+    assert (got.pixels == expected).all()
+    assert got.original_size == expected.shape == picture_size(path)
+    assert load_radiograph(path, longest_side=30).pixels.shape == tuple(n // 2 for n in expected.shape)
 
 
 def test_sixteen_bit_png_gets_a_percentile_window(tmp_path: Path):

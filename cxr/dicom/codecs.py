@@ -31,12 +31,12 @@ _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _ITEM_LIST_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED = 0xFFFFFFFF
 
-_NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
-_JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
-_JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
-_JPEG_DCT = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
-_JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
-_RLE = {"1.2.840.10008.1.2.5"}
+NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
+JPEG_2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
+JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
+JPEG_DCT = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
+JPEG_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
+RLE = {"1.2.840.10008.1.2.5"}
 
 _CHILD_SECONDS = 30.0
 """For callers without a time limit of their own; `IsolatedReader` takes the child along with its own."""
@@ -84,41 +84,62 @@ def decode(
         DicomReadError: `no_pixel_data`, `transfer_syntax`, `truncated`, `codec_missing`,
             `bad_size`, `colour` or `decode_failed`.
     """
-    implicit, little = dataset.original_encoding
-    length, words = _pixel_data_head(stream, path.name, implicit=bool(implicit), little=bool(little))
     syntax = layout.transfer_syntax
-    if syntax in _NATIVE:
-        if length == _UNDEFINED:
-            raise DicomReadError(
-                reasons.TRANSFER_SYNTAX,
-                f"{path.name}: transfer syntax {_syntax_name(syntax)}, but the pixel data is encapsulated",
-            )
+    length, little, words = pixel_data(dataset, stream, path.name, syntax)
+    if syntax in NATIVE:
         return Samples(
-            read_native(stream, path.name, layout, length, little=bool(little), words=words, by_rows=by_rows)
+            read_native(stream, path.name, layout, length, little=little, words=words, by_rows=by_rows)
         )
-    if length != _UNDEFINED:
-        raise DicomReadError(
-            reasons.TRANSFER_SYNTAX,
-            f"{path.name}: transfer syntax {_syntax_name(syntax)}, but the pixel data is not encapsulated",
-        )
-    if syntax in _JPEG_2000:
-        return _jpeg_2000(_frame(stream, path.name), path.name, layout, longest_side)
-    if syntax in _RLE:
-        return Samples(stored_bits(_rle(_frame(stream, path.name), path.name, layout), layout))
-    if syntax in _JPEG_LS:
-        return Samples(stored_bits(_jpeg_ls(_frame(stream, path.name), path.name, layout), layout))
-    if syntax in _JPEG_DCT or syntax in _JPEG_LOSSLESS:
-        frame = _frame(stream, path.name)
-        precision = _check_jpeg(frame, path.name, layout)
-        if syntax in _JPEG_DCT and precision == 8:
-            return Samples(_jpeg(frame, path.name))
-        return Samples(stored_bits(_gdcm(path, layout), layout))
-    raise DicomReadError(
-        reasons.TRANSFER_SYNTAX, f"{path.name}: transfer syntax {_syntax_name(syntax)} is not read"
-    )
+    if syntax in JPEG_2000:
+        return _jpeg_2000(joined_frame(stream, path.name), path.name, layout, longest_side)
+    if syntax in RLE:
+        return Samples(stored_bits(rle(joined_frame(stream, path.name), path.name, layout), layout))
+    if syntax in JPEG_LS:
+        return Samples(stored_bits(jpeg_ls(joined_frame(stream, path.name), path.name, layout), layout))
+    if syntax in JPEG_DCT or syntax in JPEG_LOSSLESS:
+        frame = joined_frame(stream, path.name)
+        precision = check_jpeg(frame, path.name, layout)
+        if syntax in JPEG_DCT and precision == 8:
+            return Samples(jpeg(frame, path.name))
+        return Samples(stored_bits(gdcm(path, layout), layout))
+    raise not_read(syntax, path.name)
 
 
 # -- the pixel data element --------------------------------------------------------------------------
+
+
+def pixel_data(dataset: FileDataset, stream: BinaryIO, name: str, syntax: str) -> tuple[int, bool, bool]:
+    """Step to the value of the pixel data element.
+
+    Args:
+        dataset: Header of the file.
+        stream: The file, positioned at the element.
+        name: The file's name, for messages.
+        syntax: Transfer syntax.
+
+    Returns:
+        Length of the value, whether it is little endian, and whether it is of 16-bit words.
+
+    Raises:
+        DicomReadError: `no_pixel_data`, `truncated`, `damaged_header`, or `transfer_syntax` where
+            that says compressed and the element says not, or the other way round.
+    """
+    implicit, little = (bool(value) for value in dataset.original_encoding)
+    length, words = _pixel_data_head(stream, name, implicit=implicit, little=little)
+    if (length == _UNDEFINED) == (syntax in NATIVE):
+        found = "encapsulated" if length == _UNDEFINED else "not encapsulated"
+        raise DicomReadError(
+            reasons.TRANSFER_SYNTAX,
+            f"{name}: transfer syntax {syntax_name(syntax)}, but the pixel data is {found}",
+        )
+    return length, little, words
+
+
+def not_read(syntax: str, name: str) -> DicomReadError:
+    """The error for a transfer syntax that no decoder here reads."""
+    return DicomReadError(
+        reasons.TRANSFER_SYNTAX, f"{name}: transfer syntax {syntax_name(syntax)} is not read"
+    )
 
 
 def _pixel_data_head(stream: BinaryIO, name: str, *, implicit: bool, little: bool) -> tuple[int, bool]:
@@ -130,14 +151,16 @@ def _pixel_data_head(stream: BinaryIO, name: str, *, implicit: bool, little: boo
     if implicit:
         return struct.unpack_from(f"{order}I", head, 4)[0], True
     if head[4:6] not in (b"OB", b"OW", b"UN"):
-        raise DicomReadError(reasons.DAMAGED_HEADER, f"{name}: Pixel Data has the type {head[4:6]!r}")
+        raise DicomReadError(
+            reasons.DAMAGED_HEADER, f"{name}: Pixel Data has an unexpected type, expected OB, OW or UN"
+        )
     tail = stream.read(4)
     if len(tail) < 4:
         raise DicomReadError(reasons.TRUNCATED, f"{name}: the file ends where the pixel data starts")
     return struct.unpack(f"{order}I", tail)[0], head[4:6] == b"OW"
 
 
-def _frame(stream: BinaryIO, name: str) -> bytes:
+def joined_frame(stream: BinaryIO, name: str) -> bytes:
     """All fragments after the offset table, joined: with one frame they are that frame (PS3.5 A.4)."""
     fragments: list[bytes] = []
     first = True
@@ -169,14 +192,17 @@ def _frame(stream: BinaryIO, name: str) -> bytes:
 
 def _jpeg_2000(frame: bytes, name: str, layout: Layout, longest_side: int | None) -> Samples:
     codestream = jpeg2000.read_codestream(frame, name)
-    _same_size((codestream.rows, codestream.columns), codestream.components, name, layout)
+    same_size((codestream.rows, codestream.columns), codestream.components, name, layout)
     if not codestream.complete:
         raise DicomReadError(reasons.TRUNCATED, f"{name}: the JPEG 2000 data ends before the picture does")
     # Where header and codestream disagree about the sign the bits are to be reinterpreted, which
     # averages do not survive.
     same_sign = codestream.signed == layout.signed
-    level = jpeg2000.level_for(codestream, longest_side) if same_sign else 0
-    values = jpeg2000.decode(frame, codestream, level, name)
+    # Overlays are told apart by bits, which averages do not survive either. Where only a decoder can
+    # tell whether all is there, it has to see all.
+    whole = not same_sign or layout.overlay_bits or codestream.open_ended
+    level = 0 if whole else jpeg2000.level_for(codestream, longest_side)
+    values, level = jpeg2000.decode(codestream, level, name)
     expected = tuple(-(-side >> level) for side in (layout.rows, layout.columns))
     if values.shape != expected:
         raise DicomReadError(
@@ -189,12 +215,19 @@ def _jpeg_2000(frame: bytes, name: str, layout: Layout, longest_side: int | None
             values = np.where(values >= span // 2, values - span, values)
     if values.dtype == np.int32:
         values = values.astype(np.int16 if layout.signed else np.uint16)
+    if layout.overlay_bits and not layout.signed:
+        values = values & values.dtype.type(~layout.overlay_bits & ((1 << 8 * values.dtype.itemsize) - 1))
     return Samples(values, level, codestream.reversible)
 
 
-def _rle(frame: bytes, name: str, layout: Layout) -> np.ndarray:
-    """Byte planes, most significant first, each packed by PackBits (PS3.5 Annex G)."""
-    planes = layout.bits_allocated // 8
+def rle(frame: bytes, name: str, layout: Layout) -> np.ndarray:
+    """Byte planes, sample by sample, most significant first, each packed by PackBits (PS3.5 Annex G).
+
+    Returns:
+        `(H, W)`, or `(H, W, samples)` where there are several.
+    """
+    size = layout.bits_allocated // 8
+    planes = size * layout.samples
     count = layout.rows * layout.columns
     if len(frame) < 64:
         raise DicomReadError(reasons.TRUNCATED, f"{name}: RLE data ends within its header")
@@ -213,8 +246,10 @@ def _rle(frame: bytes, name: str, layout: Layout) -> np.ndarray:
                 reasons.TRUNCATED, f"{name}: RLE segment {plane + 1} gives {len(unpacked)} of {count} bytes"
             )
         # Most significant first in the file, last in little-endian memory.
-        out[:, planes - 1 - plane] = np.frombuffer(unpacked, dtype=np.uint8, count=count)
-    return out.view(layout.dtype.newbyteorder("<")).astype(layout.dtype).reshape(layout.rows, layout.columns)
+        sample, byte = divmod(plane, size)
+        out[:, sample * size + size - 1 - byte] = np.frombuffer(unpacked, dtype=np.uint8, count=count)
+    values = out.view(layout.dtype.newbyteorder("<")).astype(layout.dtype)
+    return values.reshape(layout.shape)
 
 
 def _unpack_bits(packed: bytes, size: int) -> bytearray:
@@ -235,32 +270,43 @@ def _unpack_bits(packed: bytes, size: int) -> bytearray:
     return out
 
 
-def _jpeg_ls(frame: bytes, name: str, layout: Layout) -> np.ndarray:
-    _check_jpeg(frame, name, layout)
+def jpeg_ls(frame: bytes, name: str, layout: Layout) -> np.ndarray:
+    """Samples of a JPEG-LS stream, `(H, W)`, or `(H, W, samples)` where there are several."""
+    check_jpeg(frame, name, layout)
     if importlib.util.find_spec("jpeg_ls") is None:
         raise DicomReadError(
             reasons.CODEC_MISSING, f"{name}: JPEG-LS needs the package pyjpegls (pip install pyjpegls)"
         )
-    import jpeg_ls
+    import jpeg_ls as decoder
 
     try:
-        data, info = jpeg_ls.decode_pixel_data(frame)
+        data, info = decoder.decode_pixel_data(frame)
         dtype = layout.dtype if info["bits_per_sample"] > 8 else np.dtype(layout.dtype.kind + "1")
-        values = np.frombuffer(data, dtype=dtype).reshape(layout.rows, layout.columns)
+        values = np.frombuffer(data, dtype=dtype)
+        if layout.samples > 1 and info["interleave_mode"] == 0:
+            values = np.moveaxis(values.reshape(layout.samples, layout.rows, layout.columns), 0, 2)
+        values = values.reshape(layout.shape)
     except Exception as error:
-        raise DicomReadError(reasons.DECODE_FAILED, f"{name}: JPEG-LS decoder: {error}") from error
+        raise DicomReadError(
+            reasons.DECODE_FAILED, f"{name}: the JPEG-LS data is damaged ({type(error).__name__})"
+        ) from error
     return values.astype(layout.dtype, copy=False)
 
 
-def _jpeg(frame: bytes, name: str) -> np.ndarray:
+def jpeg(frame: bytes, name: str, *, raw: bool = False) -> np.ndarray:
+    """An 8-bit JPEG, as RGB where it has colour; `raw` leaves out the conversion to RGB."""
     try:
         with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+            if raw:
+                image.draft("YCbCr", None)
             return np.asarray(image)
     except Exception as error:
-        raise DicomReadError(reasons.DECODE_FAILED, f"{name}: JPEG decoder: {error}") from error
+        raise DicomReadError(
+            reasons.DECODE_FAILED, f"{name}: the JPEG data is damaged ({type(error).__name__})"
+        ) from error
 
 
-def _gdcm(path: Path, layout: Layout) -> np.ndarray:
+def gdcm(path: Path, layout: Layout) -> np.ndarray:
     """Decode in a child process: GDCM aborts its process on corrupt data."""
     if importlib.util.find_spec("gdcm") is None:
         raise DicomReadError(
@@ -283,16 +329,17 @@ def _gdcm(path: Path, layout: Layout) -> np.ndarray:
             reasons.TIMEOUT, f"{path.name}: JPEG decoder took over {_CHILD_SECONDS:.0f} s"
         ) from error
     if child.returncode != 0 or len(child.stdout) < layout.frame_bytes:
-        said = child.stderr.decode(errors="replace").strip().splitlines()
         ended = f"ended with {child.returncode}" if child.returncode else "gave too few pixels"
         raise DicomReadError(
-            reasons.DECODE_FAILED, f"{path.name}: JPEG decoder {ended}{': ' + said[-1][:160] if said else ''}"
+            reasons.DECODE_FAILED, f"{path.name}: the JPEG data is damaged, its decoder {ended}"
         )
-    count = layout.rows * layout.columns
-    return np.frombuffer(child.stdout, dtype=layout.dtype, count=count).reshape(layout.rows, layout.columns)
+    values = np.frombuffer(
+        child.stdout, dtype=layout.dtype, count=layout.frame_bytes // layout.dtype.itemsize
+    )
+    return values.reshape(layout.shape)
 
 
-def _check_jpeg(frame: bytes, name: str, layout: Layout) -> int:
+def check_jpeg(frame: bytes, name: str, layout: Layout) -> int:
     """Compare the frame header of a JPEG or JPEG-LS stream with the data set; return its precision.
 
     References:
@@ -308,7 +355,7 @@ def _check_jpeg(frame: bytes, name: str, layout: Layout) -> int:
         # SOF0..SOF15 without DHT, JPG and DAC, and SOF55.
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             precision, rows, columns, components = struct.unpack_from(">BHHB", frame, position + 4)
-            _same_size((rows, columns), components, name, layout)
+            same_size((rows, columns), components, name, layout)
             if (precision > 8) != (layout.bits_allocated > 8) and precision > 8:
                 raise DicomReadError(
                     reasons.BAD_BITS,
@@ -319,9 +366,13 @@ def _check_jpeg(frame: bytes, name: str, layout: Layout) -> int:
     raise DicomReadError(reasons.DECODE_FAILED, f"{name}: the pixel data has no JPEG frame header")
 
 
-def _same_size(size: tuple[int, int], components: int, name: str, layout: Layout) -> None:
-    if components != 1:
-        raise DicomReadError(reasons.COLOUR, f"{name}: the compressed picture has {components} components")
+def same_size(size: tuple[int, int], components: int, name: str, layout: Layout) -> None:
+    """Compare what a compressed picture says of itself with the data set."""
+    if components != layout.samples:
+        raise DicomReadError(
+            reasons.COLOUR,
+            f"{name}: the compressed picture has {components} components, the header says {layout.samples}",
+        )
     if size != (layout.rows, layout.columns):
         raise DicomReadError(
             reasons.BAD_SIZE,
@@ -330,6 +381,7 @@ def _same_size(size: tuple[int, int], components: int, name: str, layout: Layout
         )
 
 
-def _syntax_name(syntax: str) -> str:
-    name = UID(syntax).name
-    return syntax if name == syntax else f"{syntax} ({name})"
+def syntax_name(syntax: str) -> str:
+    """A transfer syntax of the standard in words; any other text of a file is not repeated."""
+    uid = UID(syntax)
+    return f"{syntax} ({uid.name})" if uid.is_transfer_syntax and uid.name != syntax else "unknown"

@@ -60,8 +60,18 @@ _KEYWORDS = [
     "RescaleSlope",
     "LossyImageCompression",
     "LossyImageCompressionRatio",
+    "PlanarConfiguration",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
 ]
 """All that is ever read of a data set: what the picture needs and what may leave the file."""
+
+OVERLAY_BIT_POSITIONS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
+"""Overlay Bit Position of each of the 16 overlay groups (PS3.3 C.9.2)."""
 
 
 def sniff(path: Path) -> str:
@@ -132,7 +142,9 @@ def open_dataset(path: Path) -> Iterator[tuple[FileDataset, BinaryIO]]:
             deflated = perhaps and transfer_syntax(read_file_meta_info(path)) == _DEFLATED
             if deflated:
                 stream = _inflate(file, path)
-            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_KEYWORDS)
+            dataset = pydicom.dcmread(
+                stream, stop_before_pixels=True, specific_tags=[*_KEYWORDS, *OVERLAY_BIT_POSITIONS]
+            )
             if deflated:
                 dataset.file_meta.TransferSyntaxUID = UID(_DEFLATED)
         except DicomReadError:

@@ -46,7 +46,14 @@ class DiskRows:
 
 
 def read_native(
-    stream: BinaryIO, name: str, layout: Layout, length: int, *, little: bool, words: bool, by_rows: bool
+    stream: BinaryIO,
+    name: str,
+    layout: Layout,
+    length: int,
+    *,
+    little: bool,
+    words: bool,
+    by_rows: bool = False,
 ) -> np.ndarray | DiskRows:
     """Stored values of an uncompressed frame.
 
@@ -60,13 +67,15 @@ def read_native(
         by_rows: The caller can do with `DiskRows`, while `stream` is open.
 
     Returns:
-        Integers `(H, W)`; `DiskRows` where they were asked for and the file's samples need no work.
+        Integers `(H, W)`, of a colour picture `(H, W, samples)`; `DiskRows` where they were asked for
+        and the file's samples need no work.
 
     Raises:
         DicomReadError: `truncated` or `bad_size`.
     """
     _check_length(name, layout, length)
-    if by_rows and little and not _needs_shift(layout) and isinstance(stream, io.BufferedReader):
+    plain = not _needs_shift(layout) and not layout.overlay_bits
+    if by_rows and little and plain and isinstance(stream, io.BufferedReader):
         return DiskRows(stream, layout, name)
     values = _whole(stream, name, layout)
     if not little:
@@ -77,12 +86,17 @@ def read_native(
 def stored_bits(values: np.ndarray, layout: Layout) -> np.ndarray:
     """Bring the stored bits down to bit 0 and extend their sign (PS3.5 8.1.1).
 
-    Unsigned samples aligned at bit 0 are left as they are: too small a Bits Stored is a common
-    slip, and masking would fold bright tissue into black.
+    Unsigned samples aligned at bit 0 keep the bits above Bits Stored, but for those that the header
+    gives to overlays: too small a Bits Stored is a common slip, and masking would fold bright tissue
+    into black.
     """
     lift = layout.bits_allocated - 1 - layout.high_bit
     down = layout.bits_allocated - layout.bits_stored
-    return (values << lift) >> down if _needs_shift(layout) else values
+    if _needs_shift(layout):
+        return (values << lift) >> down
+    if layout.overlay_bits:
+        return values & values.dtype.type(~layout.overlay_bits & ((1 << layout.bits_allocated) - 1))
+    return values
 
 
 def _needs_shift(layout: Layout) -> bool:
@@ -106,7 +120,7 @@ def _check_length(name: str, layout: Layout, length: int) -> None:
 
 
 def _whole(stream: BinaryIO, name: str, layout: Layout) -> np.ndarray:
-    count = layout.rows * layout.columns
+    count = layout.rows * layout.columns * layout.samples
     if isinstance(stream, io.BytesIO):
         content = stream.read(layout.frame_bytes)
         values = np.frombuffer(content, dtype=layout.dtype, count=len(content) // layout.dtype.itemsize)
@@ -117,7 +131,9 @@ def _whole(stream: BinaryIO, name: str, layout: Layout) -> np.ndarray:
             reasons.TRUNCATED,
             f"{name}: the file ends {layout.frame_bytes - values.nbytes} bytes before its pixel data does",
         )
-    return values.reshape(layout.rows, layout.columns)
+    if layout.by_plane:
+        return np.moveaxis(values.reshape(layout.samples, layout.rows, layout.columns), 0, 2)
+    return values.reshape(layout.shape)
 
 
 def _from_big_endian(values: np.ndarray, *, words: bool) -> np.ndarray:

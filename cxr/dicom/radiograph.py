@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.dicom import codecs, resample, tone
+from cxr.dicom import codecs, colour, resample, tone
 from cxr.dicom.container import open_dataset, sniff
 from cxr.dicom.header import header_row, picture_row
 from cxr.dicom.layout import Layout, read_layout
@@ -39,8 +39,9 @@ def load_radiograph(path: Path, *, longest_side: int | None = None) -> Radiograp
     `longest_side`, and windows are applied after the resize.
 
     Args:
-        path: DICOM file with one monochrome frame, or greyscale PNG or JPEG of 8 or 16 bits,
-            told apart by content. Pixels of an 8-bit picture are taken as they are.
+        path: DICOM file with one frame, or PNG or JPEG of 8 or 16 bits, told apart by content. Grey,
+            or of colours that are all grey: three equal channels, a grey palette. Pixels of an 8-bit
+            picture and of a colour DICOM are taken as they are.
         longest_side: Longer side of the result in pixels, aspect kept; `None` keeps the
             stored size.
 
@@ -85,6 +86,10 @@ def _load(path: Path, longest_side: int | None, *, full: bool) -> Radiograph:
     with open_dataset(path) as (dataset, stream):
         header = header_row(dataset, path)
         layout = read_layout(dataset, path.name)
+        if layout.coloured:
+            values = colour.read_grey(dataset, stream, path, layout)
+            size = (layout.rows, layout.columns)
+            return Radiograph(_picture_pixels(values, target_size(size, longest_side)), size, header)
         tones = tone.read_tone(dataset, layout)
         whole = full or tones.modality is not None or tones.voi is not None or _padding_shows(tones, layout)
         size = (layout.rows, layout.columns)
@@ -141,7 +146,8 @@ def _dicom_pixels(
     window = None
     if tones.voi is not None:
         mapped = shrink(tones.voi(np.rint(tones.rescale(values))))
-        full_range = tone.Window((1 << tones.voi.bits) / 2 - 0.5, (1 << tones.voi.bits) - 1, "LINEAR_EXACT")
+        white = (1 << tones.voi.used_bits) - 1
+        full_range = tone.Window(white / 2, white, "LINEAR_EXACT")
         if tone.is_sane(full_range(_judged(mapped, covered, None))):
             small, window, tones = mapped, full_range, tone.IDENTITY
     if window is None:

@@ -11,6 +11,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +38,21 @@ class Table:
     Attributes:
         first: Stored value that the first entry stands for.
         entries: `uint16` values.
-        bits: Nominal depth of the values.
+        bits: Nominal depth of the values; see `used_bits`.
     """
 
     first: int
     entries: np.ndarray
     bits: int
+
+    @property
+    def used_bits(self) -> int:
+        """Depth that the entries have, whatever the descriptor says, and at least 8.
+
+        Some consoles announce 16 bits and write 12: their white is 4,095. With fewer than 8 bits in
+        use a picture has too few grey levels to be stretched.
+        """
+        return max(8, int(self.entries.max()).bit_length())
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Look up integers; values before or beyond the table get its first or last entry."""
@@ -247,21 +257,35 @@ def _table(dataset: Dataset, keyword: str, layout: Layout, *, little: bool) -> T
         items = dataset.get(keyword, None)
         if not items:
             return None
-        entries, first, bits = (int(v) for v in items[0].LUTDescriptor)
-        entries = entries or 1 << 16
-        if layout.signed and first >= 1 << 15:
-            # The descriptor's second value has the sign of the pixels, whatever its own type says.
-            first -= 1 << 16
-        data = items[0].LUTData
-        if isinstance(data, bytes):
-            wide = len(data) >= 2 * entries
-            values = np.frombuffer(
-                data, dtype=("<u2" if little else ">u2") if wide else np.uint8, count=entries
-            )
-        else:
-            values = np.asarray(data)[:entries]
-        if not 1 <= bits <= 16 or len(values) < entries:
-            return None
-        return Table(first=first, entries=values.astype(np.uint16), bits=bits)
+        return _make_table(items[0].LUTDescriptor, items[0].LUTData, layout, little=little)
     except Exception:
         return None
+
+
+def read_palette(dataset: FileDataset, layout: Layout) -> list[Table | None]:
+    """The tables of a palette for red, green and blue; `None` for one that cannot be used (PS3.3 C.7.9)."""
+    tables: list[Table | None] = []
+    for channel in ("Red", "Green", "Blue"):
+        try:
+            descriptor = dataset[f"{channel}PaletteColorLookupTableDescriptor"].value
+            data = dataset[f"{channel}PaletteColorLookupTableData"].value
+            tables.append(_make_table(descriptor, data, layout, little=bool(dataset.original_encoding[1])))
+        except Exception:
+            tables.append(None)
+    return tables
+
+
+def _make_table(descriptor: Iterable[int], data: object, layout: Layout, *, little: bool) -> Table | None:
+    entries, first, bits = (int(v) for v in descriptor)
+    entries = entries or 1 << 16
+    if layout.signed and first >= 1 << 15:
+        # The descriptor's second value has the sign of the pixels, whatever its own type says.
+        first -= 1 << 16
+    if isinstance(data, bytes):
+        wide = len(data) >= 2 * entries
+        values = np.frombuffer(data, dtype=("<u2" if little else ">u2") if wide else np.uint8, count=entries)
+    else:
+        values = np.asarray(data)[:entries]
+    if not 1 <= bits <= 16 or len(values) < entries:
+        return None
+    return Table(first=first, entries=values.astype(np.uint16), bits=bits)

@@ -16,7 +16,7 @@ from cxr.errors import DataError
 from cxr.preprocess.sources import Source
 from cxr.store import write_atomically
 
-RECIPE = 1
+RECIPE = 2
 """Counts up when the same file would give other pixels than before."""
 
 _PLAN = "plan.json"

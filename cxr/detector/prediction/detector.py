@@ -10,15 +10,11 @@ from typing import Any
 
 import torch
 
-from cxr import schema
 from cxr.detector.checkpoints.files import read_detector, write_safetensors
-from cxr.detector.checkpoints.run import best_checkpoints
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.device import pick_device
 from cxr.detector.network.spec import DetectorSpec
 from cxr.detector.prediction.calibration import ScoreCalibration
-from cxr.errors import DataError
-from cxr.rundir import locate
 
 log = logging.getLogger("cxr")
 
@@ -86,26 +82,3 @@ def load_detectors(
 def export_detector(detector: Detector, path: Path) -> str:
     """Write a detector as safetensors, weights and description in one file; returns its SHA-256."""
     return write_safetensors(detector.net, detector.spec, path)
-
-
-def export_run(run_dir: Path, out: Path) -> list[Path]:
-    """Write each detector of a run as safetensors, for prediction without the training's parts.
-
-    Args:
-        run_dir: Folder of a run.
-        out: Folder for `fold0.safetensors` and so on, each with its hash beside it.
-
-    Returns:
-        The files written.
-
-    Raises:
-        DataError: The run has no detector.
-    """
-    best = best_checkpoints(locate(run_dir) / schema.CHECKPOINTS_DIR)
-    if not best:
-        raise DataError(f"{run_dir}: no detector; notebook 06 or `cxr train` trains one")
-    paths = []
-    for fold, checkpoint in best.items():
-        paths.append(out / f"fold{fold}.safetensors")
-        export_detector(load_detector(checkpoint, device="cpu"), paths[-1])
-    return paths
