@@ -7,6 +7,23 @@ clear line. `exit_code` is 2 where the user's input is at fault and 1 where work
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    """A name as it may stand in a message, a log or a table: unprintable characters are written out.
+
+    File names may hold line breaks, terminal controls and bytes that are no UTF-8. As they are, they would
+    forge lines of a log and break tables.
+
+    Args:
+        text: A path, a file's name or an id.
+
+    Returns:
+        Text that is valid UTF-8 and one line; what is printable is unchanged.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
+    )
+
+
 class CxrError(Exception):
     """Base of all errors this project raises on purpose."""
 

@@ -56,7 +56,29 @@ HEADER_COLUMNS = [
     "Window Center",
     "Window Width",
 ]
-"""The only header fields that leave a DICOM file. `Version` is the Implementation Version Name."""
+"""The only header fields that leave a DICOM file; `cxr.dicom.header` says in which form.
+
+`Version` is a code of the Implementation Version Name, `SOP Instance UID` a code of the UID: both are
+free to hold what identifies a patient.
+"""
+
+INVALID = "invalid"
+"""Stands in the header table for a value that the standard does not allow; `""` is a missing one."""
+
+
+def image_id_fault(image_id: str) -> str | None:
+    """Why a text cannot be an image id, `None` if it can.
+
+    An id names files and stands in tables and messages, so it is one printable word of a path.
+    """
+    if not image_id.strip():
+        return "it is empty"
+    if not image_id.isprintable():
+        return "it has unprintable characters"
+    if "/" in image_id or "\\" in image_id:
+        return "it has a slash or a backslash"
+    return "it names a folder" if image_id in (".", "..") else None
+
 
 PIXEL_FEATURES = [
     "intensity_mean",

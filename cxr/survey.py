@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cxr.dicom import IsolatedReader, Radiograph, codecs, colour, read_header
+from cxr.dicom import IsolatedReader, Radiograph, codecs, colour, read_header, reasons
 from cxr.dicom.container import open_dataset, sniff
 from cxr.dicom.layout import read_layout
 from cxr.dicom.picture import picture_size, read_picture
 from cxr.dicom.radiograph import target_size
-from cxr.errors import DataError, DicomReadError
+from cxr.errors import DataError, DicomReadError, printable
 from cxr.preprocess import image_id_of
-from cxr.schema import HEADER_COLUMNS, IMAGE_ID, SIZE_COLUMNS
+from cxr.schema import HEADER_COLUMNS, IMAGE_ID, SIZE_COLUMNS, image_id_fault
 
 FAILED_COLUMNS = [IMAGE_ID, "file", "reason", "message"]
 _CHUNK = 64  # files of one task: enough work to pay for handing it over
@@ -80,10 +80,14 @@ def _read_one(path: Path) -> tuple[dict[str, object], dict[str, object]]:
     """Row of the header table and row of the failure table; one of them is empty."""
     image_id = image_id_of(path)
     try:
+        if (fault := image_id_fault(image_id)) is not None:
+            message = f"{printable(path.name)}: the file's name cannot be an image id, {fault}"
+            raise DicomReadError(reasons.BAD_NAME, message)
         header = read_header(path)
         return {IMAGE_ID: image_id, **header, "size": _size(path, header)}, {}
     except DicomReadError as error:
-        return {}, dict(zip(FAILED_COLUMNS, (image_id, path.name, error.reason, str(error)), strict=True))
+        row = (printable(image_id), printable(path.name), error.reason, str(error))
+        return {}, dict(zip(FAILED_COLUMNS, row, strict=True))
 
 
 def _size(path: Path, header: dict[str, str]) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -17,7 +18,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from cxr.errors import DataError, ParameterError
+from cxr.errors import DataError, DiskError, ParameterError
 from cxr.phantom import headers, make_phantom, picture, plan, readers, writer
 from cxr.phantom.canvas import Canvas, ellipse, ribbon, round_profile, spline
 from cxr.schema import ANNOTATION_COLUMNS, BOX_COLUMNS, DOMINANT_READERS, VINBIGDATA
@@ -138,10 +139,10 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path: Path) 
 
 def test_nothing_is_left_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("cxr.phantom.dataset.write_dicom", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DiskError, match="data: the disk is full; free some space"):
         make_phantom(tmp_path / "data", images=1, size=256, jobs=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -25,6 +25,7 @@ from pydicom.uid import JPEG2000Lossless
 from cxr import schema
 from cxr.dicom import load_radiograph, reasons
 from cxr.errors import DataError, ParameterError, RunError
+from cxr.files import is_temporary, temporary_beside
 from cxr.preprocess import FAILURE_COLUMNS, batch, find_images, preprocess, workers
 from cxr.preprocess.plan import RECIPE, Settings, extend
 from cxr.preprocess.sources import Source, image_id_of
@@ -447,9 +448,19 @@ def test_a_dangling_link_is_missing_and_other_entries_are_counted(tmp_path: Path
 
 def test_unprintable_names(tmp_path: Path):
     folder = fill(tmp_path / "in", 2)
-    (folder / "i000.dicom").rename(folder / "new\nline.dicom")
-    preprocess({"a": folder}, tmp_path / "out", image_size=32, jobs=1, max_failed_fraction=0.5)
-    assert pd.read_csv(tmp_path / "out" / "failures.csv")["reason"].tolist() == [reasons.BAD_NAME]
+    names = [b"new\nline.dicom", b"\x1b[31mred.dicom", b"no utf \xff.dicom", b"back\\slash.dicom", b" .dicom"]
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(b"")
+    preprocess({"a": folder}, tmp_path / "out", image_size=32, jobs=1, max_failed_fraction=0.8)
+    content = (tmp_path / "out" / "failures.csv").read_text(encoding="utf-8")
+    assert all(letter.isprintable() or letter == "\n" for letter in content)
+    assert len(content.splitlines()) == 1 + len(names), "one line a file"
+    failures = pd.read_csv(tmp_path / "out" / "failures.csv")
+    assert set(failures["reason"]) == {reasons.BAD_NAME}
+    assert (
+        "new\\nline.dicom" in failures["file"].tolist()
+        and "no utf \\udcff.dicom" in failures["file"].tolist()
+    )
 
 
 @pytest.mark.parametrize("columns", [("rows", "columns"), ("dim0", "dim1")])
@@ -582,15 +593,15 @@ def test_stopped_run_is_continued(
     process = start(data, tmp_path)
     wait_for_shard(tmp_path, process)
     assert process.poll() is None
-    for name in (".failures.csv.1.ab.tmp", ".dicom_metadata.csv.1.ab.tmp", "images/.index.csv.1.ab.tmp"):
-        (tmp_path / name).touch()  # as if it were killed while it writes these
+    for name in ("failures.csv", "images/index.csv", "images/shard-00001.r3.h5"):
+        temporary_beside(tmp_path / name).touch()  # as if it were killed while it writes these
     os.kill(process.pid, kind)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not (tmp_path / "images" / "index.csv").exists()
     preprocess(data, tmp_path, image_size=48, jobs=2, max_failed_fraction=0.2)
     assert content(tmp_path) == undisturbed
-    assert list(tmp_path.rglob(".*.tmp")) == []
+    assert [p for p in tmp_path.rglob("*") if is_temporary(p)] == []
 
 
 @pytest.mark.slow
@@ -627,9 +638,9 @@ def test_full_disk(data: dict[str, Path], undisturbed: dict[str, object], tmp_pa
     process = start(data, tmp_path, limit)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "RunError" in said and "cannot be written (File too large)" in said
+    assert "DiskError" in said and ".h5: the file is larger than this system allows" in said
     assert not (tmp_path / "images" / "index.csv").exists()
-    assert [p.name for p in tmp_path.rglob("*.tmp")] == []
+    assert [p for p in tmp_path.rglob("*") if is_temporary(p)] == []
     preprocess(data, tmp_path, image_size=48, jobs=1, max_failed_fraction=0.2)
     assert content(tmp_path) == undisturbed
 

@@ -271,23 +271,3 @@ def test_verify_tells_progress(made: tuple[Path, dict[str, np.ndarray]]):
     seen: list[tuple[int, int]] = []
     ImageStore(made[0]).verify(progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
-
-
-# -- writing -----------------------------------------------------------------------------------------
-
-
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.write_atomically(tmp_path / "a", b"content")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_write_replaces(tmp_path: Path):
-    store.write_atomically(tmp_path / "a", b"old")
-    store.write_atomically(tmp_path / "a", b"n", b"ew")
-    assert (tmp_path / "a").read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]

@@ -12,7 +12,7 @@ code; `reasons` lists them.
 
 from __future__ import annotations
 
-from cxr.dicom.header import read_header
+from cxr.dicom.header import read_header, version_code
 from cxr.dicom.isolated import IsolatedReader
 from cxr.dicom.radiograph import Radiograph, load_radiograph, load_reference
 from cxr.errors import DicomReadError
@@ -24,4 +24,5 @@ __all__ = [
     "load_radiograph",
     "load_reference",
     "read_header",
+    "version_code",
 ]

@@ -25,7 +25,7 @@ from pydicom.uid import UID
 from cxr.dicom import jpeg2000, reasons
 from cxr.dicom.layout import Layout
 from cxr.dicom.native import DiskRows, read_native, stored_bits
-from cxr.errors import DicomReadError
+from cxr.errors import DicomReadError, printable
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _ITEM_LIST_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -84,25 +84,23 @@ def decode(
         DicomReadError: `no_pixel_data`, `transfer_syntax`, `truncated`, `codec_missing`,
             `bad_size`, `colour` or `decode_failed`.
     """
-    syntax = layout.transfer_syntax
-    length, little, words = pixel_data(dataset, stream, path.name, syntax)
+    syntax, name = layout.transfer_syntax, printable(path.name)
+    length, little, words = pixel_data(dataset, stream, name, syntax)
     if syntax in NATIVE:
-        return Samples(
-            read_native(stream, path.name, layout, length, little=little, words=words, by_rows=by_rows)
-        )
+        return Samples(read_native(stream, name, layout, length, little=little, words=words, by_rows=by_rows))
     if syntax in JPEG_2000:
-        return _jpeg_2000(joined_frame(stream, path.name), path.name, layout, longest_side)
+        return _jpeg_2000(joined_frame(stream, name), name, layout, longest_side)
     if syntax in RLE:
-        return Samples(stored_bits(rle(joined_frame(stream, path.name), path.name, layout), layout))
+        return Samples(stored_bits(rle(joined_frame(stream, name), name, layout), layout))
     if syntax in JPEG_LS:
-        return Samples(stored_bits(jpeg_ls(joined_frame(stream, path.name), path.name, layout), layout))
+        return Samples(stored_bits(jpeg_ls(joined_frame(stream, name), name, layout), layout))
     if syntax in JPEG_DCT or syntax in JPEG_LOSSLESS:
-        frame = joined_frame(stream, path.name)
-        precision = check_jpeg(frame, path.name, layout)
+        frame = joined_frame(stream, name)
+        precision = check_jpeg(frame, name, layout)
         if syntax in JPEG_DCT and precision == 8:
-            return Samples(jpeg(frame, path.name))
+            return Samples(jpeg(frame, name))
         return Samples(stored_bits(gdcm(path, layout), layout))
-    raise not_read(syntax, path.name)
+    raise not_read(syntax, name)
 
 
 # -- the pixel data element --------------------------------------------------------------------------
@@ -311,7 +309,7 @@ def gdcm(path: Path, layout: Layout) -> np.ndarray:
     if importlib.util.find_spec("gdcm") is None:
         raise DicomReadError(
             reasons.CODEC_MISSING,
-            f"{path.name}: JPEG Lossless and 12-bit JPEG need the package python-gdcm "
+            f"{printable(path.name)}: JPEG Lossless and 12-bit JPEG need the package python-gdcm "
             "(pip install python-gdcm)",
         )
     script = Path(__file__).with_name("gdcm_child.py")
@@ -326,12 +324,12 @@ def gdcm(path: Path, layout: Layout) -> np.ndarray:
         )
     except subprocess.TimeoutExpired as error:
         raise DicomReadError(
-            reasons.TIMEOUT, f"{path.name}: JPEG decoder took over {_CHILD_SECONDS:.0f} s"
+            reasons.TIMEOUT, f"{printable(path.name)}: JPEG decoder took over {_CHILD_SECONDS:.0f} s"
         ) from error
     if child.returncode != 0 or len(child.stdout) < layout.frame_bytes:
         ended = f"ended with {child.returncode}" if child.returncode else "gave too few pixels"
         raise DicomReadError(
-            reasons.DECODE_FAILED, f"{path.name}: the JPEG data is damaged, its decoder {ended}"
+            reasons.DECODE_FAILED, f"{printable(path.name)}: the JPEG data is damaged, its decoder {ended}"
         )
     values = np.frombuffer(
         child.stdout, dtype=layout.dtype, count=layout.frame_bytes // layout.dtype.itemsize

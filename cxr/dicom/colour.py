@@ -16,7 +16,7 @@ from pydicom.dataset import FileDataset
 from cxr.dicom import codecs, jpeg2000, reasons, tone
 from cxr.dicom.layout import Layout
 from cxr.dicom.native import read_native
-from cxr.errors import DicomReadError
+from cxr.errors import DicomReadError, printable
 
 
 def read_grey(dataset: FileDataset, stream: BinaryIO, path: Path, layout: Layout) -> np.ndarray:
@@ -37,7 +37,9 @@ def read_grey(dataset: FileDataset, stream: BinaryIO, path: Path, layout: Layout
     grey = _by_palette if layout.samples == 1 else _by_channels
     values = grey(dataset, stream, path, layout)
     if values is None:
-        raise DicomReadError(reasons.COLOUR, f"{path.name}: a colour picture, a grey one was expected")
+        raise DicomReadError(
+            reasons.COLOUR, f"{printable(path.name)}: a colour picture, a grey one was expected"
+        )
     return values.view(f"u{values.dtype.itemsize}")
 
 
@@ -57,7 +59,7 @@ def _same_table(one: tone.Table, other: tone.Table) -> bool:
 
 
 def _by_channels(dataset: FileDataset, stream: BinaryIO, path: Path, layout: Layout) -> np.ndarray | None:
-    syntax, name = layout.transfer_syntax, path.name
+    syntax, name = layout.transfer_syntax, printable(path.name)
     length, little, words = codecs.pixel_data(dataset, stream, name, syntax)
     if syntax in codecs.NATIVE:
         if layout.photometric == "YBR_FULL_422":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
 from cxr.dicom import reasons
-from cxr.errors import DicomReadError
+from cxr.errors import DicomReadError, printable
 
 MAX_FILE_BYTES = 256 << 20
 """Nothing bigger is one radiograph; the largest detectors give 40 MB uncompressed."""
@@ -33,6 +35,20 @@ _SIGNATURES = (
     (0, b"\xff\xd8\xff", "jpeg"),
     (128, b"DICM", "dicom"),
 )
+
+_OTHERS = (
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"%PDF", "a PDF document"),
+    (b"II*\0", "a TIFF picture"),
+    (b"MM\0*", "a TIFF picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"BM", "a BMP picture"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\0\0\0\x0cjP  ", "a bare JPEG 2000 picture"),
+    (b"\x08\0", "DICOM without its file meta group"),
+)
+"""What often lies among radiographs, by its first bytes."""
 
 _KEYWORDS = [
     "SOPClassUID",
@@ -96,22 +112,66 @@ def sniff(path: Path) -> str:
             size = os.fstat(file.fileno()).st_size
             start = file.read(132)
     except OSError as error:
-        raise DicomReadError(reasons.MISSING, f"{path.name}: cannot be opened ({error.strerror})") from error
+        raise DicomReadError(
+            reasons.MISSING, f"{printable(path.name)}: cannot be opened ({error.strerror})"
+        ) from error
     if size == 0:
-        raise DicomReadError(reasons.EMPTY, f"{path.name}: the file is empty")
+        raise DicomReadError(reasons.EMPTY, f"{printable(path.name)}: the file is empty")
     if size > MAX_FILE_BYTES:
         raise DicomReadError(
             reasons.FILE_TOO_LARGE,
-            f"{path.name}: {size >> 20} MiB, more than the {MAX_FILE_BYTES >> 20} MiB a radiograph may have",
+            f"{printable(path.name)}: {size >> 20} MiB, "
+            f"more than the {MAX_FILE_BYTES >> 20} MiB a radiograph may have",
         )
     for offset, signature, kind in _SIGNATURES:
         if start[offset : offset + len(signature)] == signature:
             return kind
     raise DicomReadError(
         reasons.NOT_AN_IMAGE,
-        f"{path.name}: neither DICOM (no DICM marker at byte 128) nor PNG nor JPEG; "
-        f"it starts with {start[:8]!r}",
+        f"{printable(path.name)}: neither DICOM (no DICM marker at byte 128) nor PNG nor JPEG; "
+        f"it starts like {_kind(start)}",
     )
+
+
+def _kind(start: bytes) -> str:
+    """What a file that is no image seems to be, in our own words: its bytes may be a patient's name."""
+    for signature, kind in _OTHERS:
+        if start.startswith(signature):
+            return kind
+    if not start.strip(b"\0"):
+        return "zeros"
+    text = start.decode("latin-1")
+    return "text" if all(letter.isprintable() or letter.isspace() for letter in text) else "binary data"
+
+
+class _Silent(logging.Filter):
+    """Keeps pydicom from logging in threads that read a file: it quotes the values it does not like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread not in self.threads
+
+
+_silent = _Silent()
+logging.getLogger("pydicom").addFilter(_silent)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A damaged value warns where pydicom meets it; it is judged where it is used."""
+    thread = threading.get_ident()
+    outermost = thread not in _silent.threads
+    _silent.threads.add(thread)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if outermost:
+            _silent.threads.discard(thread)
 
 
 @contextmanager
@@ -131,9 +191,7 @@ def open_dataset(path: Path) -> Iterator[tuple[FileDataset, BinaryIO]]:
     Raises:
         DicomReadError: `damaged_header`, `transfer_syntax` (missing), or `truncated`.
     """
-    with open(path, "rb") as file, warnings.catch_warnings():
-        # A damaged value warns where pydicom meets it; it is judged where it is used.
-        warnings.simplefilter("ignore")
+    with open(path, "rb") as file, _quiet():
         stream: BinaryIO = file
         try:
             # The file meta group, which names the transfer syntax, stands at the start and is short.
@@ -150,11 +208,14 @@ def open_dataset(path: Path) -> Iterator[tuple[FileDataset, BinaryIO]]:
         except DicomReadError:
             raise
         except MemoryError as error:
-            raise DicomReadError(reasons.OUT_OF_MEMORY, f"{path.name}: header too large") from error
+            raise DicomReadError(
+                reasons.OUT_OF_MEMORY, f"{printable(path.name)}: header too large"
+            ) from error
         except Exception as error:
             # pydicom raises nine kinds of exception on damaged files; to a reader they are one.
             raise DicomReadError(
-                reasons.DAMAGED_HEADER, f"{path.name}: header cannot be parsed ({_brief(error)})"
+                reasons.DAMAGED_HEADER,
+                f"{printable(path.name)}: header cannot be parsed ({type(error).__name__})",
             ) from error
         yield dataset, stream
 
@@ -176,20 +237,18 @@ def _inflate(file: BinaryIO, path: Path) -> BinaryIO:
     meta = read_file_meta_info(path)
     group_length = meta.get("FileMetaInformationGroupLength", None)
     if group_length is None:
-        raise DicomReadError(reasons.DAMAGED_HEADER, f"{path.name}: file meta group length missing")
+        raise DicomReadError(
+            reasons.DAMAGED_HEADER, f"{printable(path.name)}: file meta group length missing"
+        )
     start = 132 + 12 + int(group_length)
     head = file.read(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     body = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail:
         raise DicomReadError(
-            reasons.TOO_MANY_PIXELS, f"{path.name}: inflates to more than {MAX_INFLATED_BYTES >> 20} MiB"
+            reasons.TOO_MANY_PIXELS,
+            f"{printable(path.name)}: inflates to more than {MAX_INFLATED_BYTES >> 20} MiB",
         )
     # Equal lengths keep the group length right; UIDs are padded with NUL.
     plain = _EXPLICIT_LITTLE.encode().ljust(len(_DEFLATED) + len(_DEFLATED) % 2, b"\0")
     return io.BytesIO(head.replace(_DEFLATED.encode(), plain[: len(_DEFLATED)], 1) + body)
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

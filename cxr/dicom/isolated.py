@@ -22,7 +22,7 @@ import numpy as np
 import cxr
 from cxr.dicom import reasons
 from cxr.dicom.radiograph import Radiograph
-from cxr.errors import DicomReadError, RunError
+from cxr.errors import DicomReadError, RunError, printable
 
 MAX_CHILD_BYTES = 3 << 30
 """Address space of a child. It is far above what the largest radiograph needs, and finite."""
@@ -64,7 +64,8 @@ class IsolatedReader:
                 return self._load(path, longest_side)
             except _ChildEnded as ended:
                 raise DicomReadError(
-                    reasons.CRASHED, f"{path.name}: reading it ended the reader process twice ({ended})"
+                    reasons.CRASHED,
+                    f"{printable(path.name)}: reading it ended the reader process twice ({ended})",
                 ) from None
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class IsolatedReader:
                 self._kill()
                 self._raise_if_closed()
                 raise DicomReadError(
-                    reasons.TIMEOUT, f"{path.name}: not read after {self.seconds_per_file:g} s"
+                    reasons.TIMEOUT, f"{printable(path.name)}: not read after {self.seconds_per_file:g} s"
                 )
             answer = json.loads(connection.recv_bytes())
             if "reason" in answer:

@@ -14,7 +14,7 @@ import cv2
 
 from cxr.dicom import reasons
 from cxr.dicom.radiograph import load_radiograph
-from cxr.errors import DicomReadError
+from cxr.errors import DicomReadError, printable
 
 _GRACE_SECONDS = 5.0
 
@@ -48,13 +48,18 @@ def _answer(connection: Connection, path: Path, longest_side: int | None) -> Non
         connection.send_bytes(json.dumps({"reason": error.reason, "message": str(error)}).encode())
         return
     except MemoryError:
-        text = {"reason": reasons.OUT_OF_MEMORY, "message": f"{path.name}: not enough memory to read it"}
+        text = {
+            "reason": reasons.OUT_OF_MEMORY,
+            "message": f"{printable(path.name)}: not enough memory to read it",
+        }
         connection.send_bytes(json.dumps(text).encode())
         return
     except Exception as error:
         # A damaged file found a way that load_radiograph does not name: still that file's failure.
-        brief = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        text = {"reason": reasons.DECODE_FAILED, "message": f"{path.name}: {brief}"}
+        text = {
+            "reason": reasons.DECODE_FAILED,
+            "message": f"{printable(path.name)}: cannot be read ({type(error).__name__})",
+        }
         connection.send_bytes(json.dumps(text).encode())
         return
     answer = {

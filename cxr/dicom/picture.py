@@ -10,7 +10,7 @@ from PIL import Image
 
 from cxr.dicom import reasons
 from cxr.dicom.layout import MAX_PIXELS
-from cxr.errors import DicomReadError
+from cxr.errors import DicomReadError, printable
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -26,7 +26,7 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         DicomReadError: `colour`, `too_many_pixels`, `truncated` or `decode_failed`.
     """
-    name = path.name
+    name = printable(path.name)
     try:
         with Image.open(path, formats=["PNG", "JPEG"]) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -46,11 +46,12 @@ def read_picture(path: Path) -> np.ndarray:
     except MemoryError as error:
         raise DicomReadError(reasons.OUT_OF_MEMORY, f"{name}: not enough memory to decode") from error
     except Image.DecompressionBombError as error:
-        raise DicomReadError(reasons.TOO_MANY_PIXELS, f"{name}: {error}") from error
+        raise DicomReadError(reasons.TOO_MANY_PIXELS, f"{name}: a decompression bomb") from error
     except Exception as error:
         cut = "truncated" in str(error).lower()
         raise DicomReadError(
-            reasons.TRUNCATED if cut else reasons.DECODE_FAILED, f"{name}: cannot be decoded ({error})"
+            reasons.TRUNCATED if cut else reasons.DECODE_FAILED,
+            f"{name}: cannot be decoded ({type(error).__name__})",
         ) from error
     if values.ndim == 3:
         values = _grey(values, mode, name)

@@ -13,6 +13,7 @@ from cxr.dicom.container import open_dataset, sniff
 from cxr.dicom.header import header_row, picture_row
 from cxr.dicom.layout import Layout, read_layout
 from cxr.dicom.picture import read_picture
+from cxr.errors import printable
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _load(path: Path, longest_side: int | None, *, full: bool) -> Radiograph:
         return Radiograph(_picture_pixels(values, target_size(size, longest_side)), size, picture_row(path))
     with open_dataset(path) as (dataset, stream):
         header = header_row(dataset, path)
-        layout = read_layout(dataset, path.name)
+        layout = read_layout(dataset, printable(path.name))
         if layout.coloured:
             values = colour.read_grey(dataset, stream, path, layout)
             size = (layout.rows, layout.columns)

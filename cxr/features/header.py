@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr import schema
+from cxr.dicom import version_code
 from cxr.errors import DataError
 
 HEADER_PREFIX = "header_"
@@ -64,14 +65,14 @@ def header_features(metadata: pd.DataFrame, *, versions: Sequence[str] | None = 
     - Numbers as they are (`header_rows`, ..., `header_window_width`); of several windows the first.
     - One-hots with a column for each known value and one for "missing": sex, photometric
       interpretation, transfer syntax, SOP class. A value not listed has zeros everywhere.
-    - `header_version_missing` and `header_version_is_<name>`: the implementation's version name,
-      with the categories known when the classifier was fitted.
+    - `header_version_missing` and `header_version_is_<code>`: the implementation's version name as a
+      code, since the name is free text; with the categories known when the classifier was fitted.
 
     File names and instance UIDs are never features.
 
     Args:
         metadata: Columns `image_id` and `schema.HEADER_COLUMNS`, as `dicom_metadata.csv`.
-        versions: Version names that get a column. `None` takes those of `metadata` itself, the
+        versions: Codes of versions that get a column. `None` takes those of `metadata` itself, the
             commonest 30; for new images pass `header_versions(model.feature_names)`.
 
     Returns:
@@ -92,7 +93,7 @@ def header_features(metadata: pd.DataFrame, *, versions: Sequence[str] | None = 
     for name, (source, values) in _CATEGORIES.items():
         columns[f"{name}_missing"] = text[source] == ""
         columns |= {f"{name}_{label}": text[source].str.upper() == value for label, value in values.items()}
-    version = text["Version"].map(_clean)
+    version = text["Version"].map(version_code)
     columns["version_missing"] = version == ""
     if versions is None:
         # By count, then by name: the order must not depend on the order of the rows.
@@ -100,14 +101,15 @@ def header_features(metadata: pd.DataFrame, *, versions: Sequence[str] | None = 
         versions = sorted(sorted(counts.index, key=lambda name: (-counts[name], name))[:MOST_VERSIONS])
     table = pd.DataFrame({f"{HEADER_PREFIX}{name}": column.astype(float) for name, column in columns.items()})
     if len(versions):
-        known = {f"{VERSION_PREFIX}{name}": (version == name).astype(float) for name in map(_clean, versions)}
+        codes = map(version_code, versions)
+        known = {f"{VERSION_PREFIX}{code}": (version == code).astype(float) for code in codes}
         table = pd.concat([table, pd.DataFrame(known)], axis=1)
     table.insert(0, schema.IMAGE_ID, metadata[schema.IMAGE_ID].astype(str))
     return table.reset_index(drop=True)
 
 
 def header_versions(feature_names: Iterable[str]) -> list[str]:
-    """The version names that a feature table or a fitted classifier has columns for."""
+    """The codes of versions that a feature table or a fitted classifier has columns for."""
     return [name.removeprefix(VERSION_PREFIX) for name in feature_names if name.startswith(VERSION_PREFIX)]
 
 
@@ -141,8 +143,3 @@ def first_number(text: str) -> float:
 def _text(column: pd.Series) -> pd.Series:
     """Header fields as stripped text; a CSV reader's NaN and `None` are empty."""
     return column.where(column.notna(), "").astype(str).str.strip()
-
-
-def _clean(name: str) -> str:
-    """A version name that XGBoost takes as part of a feature name (it refuses brackets and "<")."""
-    return re.sub(r"[\[\]<]", "_", name)

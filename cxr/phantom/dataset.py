@@ -18,6 +18,7 @@ import psutil
 from joblib import Parallel, delayed
 
 from cxr.errors import DataError, ParameterError
+from cxr.files import named_error
 from cxr.phantom import picture, plan, readers
 from cxr.phantom.headers import draw_header
 from cxr.phantom.writer import write_dicom
@@ -95,10 +96,7 @@ def make_phantom(
     beside = out_dir.with_name(f".{out_dir.name}.part-{os.getpid()}")
     try:
         for split in ("train", "test"):
-            try:
-                (beside / split).mkdir(parents=True)
-            except OSError as error:
-                raise DataError(f"{out_dir} cannot be made: {error.strerror}") from error
+            (beside / split).mkdir(parents=True)
         tasks = [(plan.STREAM_TRAIN, i) for i in range(images)] + [
             (plan.STREAM_TEST, i) for i in range(test_images)
         ]
@@ -115,6 +113,8 @@ def make_phantom(
         if out_dir.exists():
             out_dir.rmdir()
         os.replace(beside, out_dir)
+    except OSError as error:
+        raise named_error(error, out_dir) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return out_dir

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ def uid(*parts: object) -> str:
 
 
 def write_dicom(path: Path, stored: np.ndarray, header: Header, *, identity: str) -> None:
-    """Write one image; the file appears complete or not at all, and holds no time of writing.
+    """Write one image, with no time of writing in it; its folder gets its name when all are there.
 
     Args:
         path: File to write.
@@ -94,6 +93,4 @@ def write_dicom(path: Path, stored: np.ndarray, header: Header, *, identity: str
     else:
         ds.PixelData = pixels.tobytes()
         ds["PixelData"].VR = "OW"
-    beside = path.with_name(path.name + ".part")
-    ds.save_as(beside, enforce_file_format=True)
-    os.replace(beside, path)
+    ds.save_as(path, enforce_file_format=True)

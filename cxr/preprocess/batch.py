@@ -142,7 +142,7 @@ def process_batch(batch: Batch, readers: ReaderPool | None = None) -> BatchResul
         Counts and failures. A batch without a readable file has no shard.
 
     Raises:
-        OSError: The shard cannot be written, for example because the disk is full.
+        DiskError: The shard cannot be written, for example because the disk is full.
         RunError: The reader process cannot be started.
     """
     old = batch.store / shard_name(batch.number, batch.revision)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.errors import DataError
+from cxr.files import write_bytes
 from cxr.preprocess.sources import Source
-from cxr.store import write_atomically
 
 RECIPE = 2
-"""Counts up when the same file would give other pixels than before."""
+"""Counts up when the same file would give other pixels or another header row than before."""
 
 _PLAN = "plan.json"
 _SHARDS = 1024
@@ -76,7 +76,7 @@ def load_plan(folder: Path, settings: Settings) -> list[list[tuple[str, str]]]:
 def save_plan(folder: Path, settings: Settings, batches: list[list[tuple[str, str]]]) -> None:
     """Write the plan; before any shard, so that no shard is without one."""
     text = json.dumps({"settings": settings.__dict__, "batches": batches}, separators=(",", ":"))
-    write_atomically(folder / _PLAN, text.encode())
+    write_bytes(folder / _PLAN, text.encode())
 
 
 def extend(

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxr import schema
 from cxr.errors import DataError, ParameterError, RunError, StoreError
+from cxr.files import is_temporary, named_error, write_bytes
 from cxr.preprocess.batch import Batch, kept_records
 from cxr.preprocess.plan import Settings, existing_shards, extend, load_plan, save_plan, shard_name
 from cxr.preprocess.sources import Failure, Source, collect
@@ -28,7 +29,6 @@ from cxr.store import (
     check_shard,
     damaged_images,
     read_shard_records,
-    write_atomically,
     write_index,
 )
 
@@ -121,7 +121,9 @@ def preprocess(
         DataError: A folder is missing or has no image, another run is writing to `out_dir`, or
             it holds images of other settings.
         ParameterError: An argument is out of its range.
-        RunError: More than `max_failed_fraction` failed, or the store cannot be written.
+        DiskError: A file cannot be written, for example because the disk is full; what is finished is
+            kept, and the same call goes on from there.
+        RunError: More than `max_failed_fraction` failed.
     """
     started = time.monotonic()
     _check(image_size, jobs, compression, max_failed_fraction, seconds_per_file, restart)
@@ -153,10 +155,7 @@ def preprocess(
             failures = files.failed + [f for result in results.values() for f in result.failures]
             _write_tables(out_dir, shards, failures)
         except OSError as error:
-            raise RunError(
-                f"{error.filename or store}: cannot be written ({error.strerror or error}); "
-                "what is finished is kept, the same command goes on from there"
-            ) from error
+            raise named_error(error, error.filename or store) from error
     failed = len(failures)
     result = PreprocessResult(
         stored=sum(result.stored for result in results.values()),
@@ -238,9 +237,10 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 def _clear_leftovers(out_dir: Path) -> None:
     """Remove what a run that was killed had begun to write."""
-    for pattern in ("images/.*.tmp", ".dicom_metadata.csv.*.tmp", ".failures.csv.*.tmp"):
-        for leftover in out_dir.glob(pattern):
-            leftover.unlink(missing_ok=True)
+    for folder in (out_dir, out_dir / "images"):
+        for path in folder.glob(".*"):
+            if is_temporary(path):
+                path.unlink(missing_ok=True)
 
 
 def _is_of(store: Path, settings: Settings) -> bool:
@@ -392,7 +392,7 @@ def _write_tables(out_dir: Path, shards: dict[int, int], failures: list[Failure]
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.dicom import reasons
-from cxr.errors import DataError
+from cxr.errors import DataError, printable
+from cxr.schema import image_id_fault
 
 _SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
 
@@ -95,7 +96,7 @@ def _list(folder: Path) -> tuple[list[Path], int]:
     except NotADirectoryError as error:
         raise DataError(f"{folder}: a file, expected a folder of images") from error
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
+        raise DataError(f"{printable(folder)}: cannot be listed ({error.strerror})") from error
     return [folder / name for name in sorted(names)], len(shown) - len(names)
 
 
@@ -138,10 +139,11 @@ def collect(sources: dict[str, Path]) -> Collection:
         ignored += others
         for path in paths:
             image_id = image_id_of(path)
-            if not image_id.isprintable() or "\\" in image_id:
-                shown = image_id.encode("ascii", "backslashreplace").decode()
-                message = f"{shown}: a file name with unprintable characters cannot be an image id"
-                failed.append(Failure(shown, split, shown, reasons.BAD_NAME, message))
+            fault = image_id_fault(image_id)
+            if fault is not None:
+                shown = printable(path.name)
+                message = f"{shown}: the file's name cannot be an image id, {fault}"
+                failed.append(Failure(printable(image_id), split, shown, reasons.BAD_NAME, message))
                 continue
             try:
                 stat = path.stat()

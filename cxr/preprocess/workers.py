@@ -41,7 +41,7 @@ def execute(
         Result of each task, by its number.
 
     Raises:
-        OSError: A shard cannot be written.
+        DiskError: A shard cannot be written.
         ParameterError: There is no such scheduler.
         RunError: Workers were lost again and again.
     """

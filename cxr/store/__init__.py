@@ -18,7 +18,6 @@ from cxr.store.shard import (
     damaged_images,
     read_pixels,
     read_shard_records,
-    write_atomically,
     write_shard,
 )
 
@@ -32,7 +31,6 @@ __all__ = [
     "damaged_images",
     "read_pixels",
     "read_shard_records",
-    "write_atomically",
     "write_index",
     "write_shard",
 ]

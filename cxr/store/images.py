@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr.errors import StoreError
+from cxr.files import write_bytes
 from cxr.schema import IMAGE_ID
 from cxr.store.shard import (
     ShardRecord,
@@ -18,7 +19,6 @@ from cxr.store.shard import (
     pixel_hash,
     read_pixels,
     read_shard_records,
-    write_atomically,
 )
 
 INDEX_COLUMNS = [
@@ -55,8 +55,8 @@ def write_index(folder: Path, shards: Iterable[tuple[str, list[ShardRecord]]]) -
     table = pd.DataFrame(rows, columns=INDEX_COLUMNS).sort_values(["split", IMAGE_ID], kind="stable")
     text = table.to_csv(index=False, lineterminator="\n").encode()
     # The index last: it is what makes the folder a store.
-    write_atomically(folder / _INDEX_HASH, f"{hashlib.sha256(text).hexdigest()}  {_INDEX}\n".encode())
-    write_atomically(folder / _INDEX, text)
+    write_bytes(folder / _INDEX_HASH, f"{hashlib.sha256(text).hexdigest()}  {_INDEX}\n".encode())
+    write_bytes(folder / _INDEX, text)
 
 
 class ImageStore:

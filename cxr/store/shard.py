@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 
 from cxr.errors import StoreError
+from cxr.files import write_bytes
 
 COMPRESSIONS = ("none", "gzip")
 """`none` reads at the speed of the disk; `gzip` needs about 0.6 of the space and far more time."""
@@ -102,7 +103,7 @@ def write_shard(path: Path, images: Sequence[ShardImage], *, compression: str) -
 
     Raises:
         StoreError: Unknown compression.
-        OSError: The file cannot be written, for example because the disk is full.
+        DiskError: The file cannot be written, for example because the disk is full.
     """
     if compression not in COMPRESSIONS:
         raise StoreError(f"compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
@@ -143,7 +144,7 @@ def write_shard(path: Path, images: Sequence[ShardImage], *, compression: str) -
         file.flush()
         body = file.id.get_file_image()
     head = f"{_FORMAT}\nbytes {len(body)}\nsha256 {hashlib.sha256(body).hexdigest()}\n".encode()
-    write_atomically(path, head.ljust(_USER_BLOCK, b"\0"), body)
+    write_bytes(path, head.ljust(_USER_BLOCK, b"\0"), body)
     return records
 
 
@@ -317,33 +318,3 @@ def _read_into(file: int, target: np.ndarray, offset: int) -> int:
             break
         done += step
     return done
-
-
-def write_atomically(path: Path, *parts: bytes) -> None:
-    """Write a file so that its name only ever stands for complete, durable content.
-
-    Args:
-        path: Final name; replaced if it exists.
-        *parts: Bytes, written one after the other.
-
-    Raises:
-        OSError: Writing failed; nothing is left behind.
-    """
-    # Unique, because the reader of an earlier, killed run may still be writing.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The rename itself must reach the disk, too.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
