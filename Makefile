@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CXR    := $(BIN)/cxr
 DATA   := data/demo
+RUN    ?= outputs/demo
 CODE   := cxr tests notebooks docs
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -45,7 +46,8 @@ test: $(VENV)/.installed-test  ## install what the tests need, check style and f
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV)/.installed  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/python -m cxr.lab $(RUN)
+	$(BIN)/jupyter lab --LabApp.app_settings_dir='$(CURDIR)/jupyterlab' --LabApp.default_url=/lab/tree/notebooks/index.ipynb
 
 notebooks: $(VENV)/.installed  ## write the .ipynb twins of the notebooks
 	$(BIN)/jupytext --to ipynb notebooks/[0-9]*.py

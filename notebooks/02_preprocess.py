@@ -5,7 +5,7 @@
 #       extension: .py
 #       format_name: percent
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -18,8 +18,7 @@
 # resized and put into a store that later notebooks read at speed. Boxes stay in original pixels: the
 # store remembers every image's own size.
 #
-# - **Reads** the images of `train/` and `test/`, and `train_meta.csv`, `test_meta.csv` where they are
-#   there
+# - **Reads** the images of `train/` and `test/`; where they are there `train_meta.csv`, `test_meta.csv`
 # - **Writes** `02_preprocess/images/` (the store and its `index.csv`),
 #   `02_preprocess/dicom_metadata.csv`, `02_preprocess/failures.csv`
 # - **Time** demo (CPU) under 1 minute; full data set about 1 hour on one core, minutes on a large

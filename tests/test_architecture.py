@@ -28,7 +28,7 @@ FLOORS = [
     {"preprocess", "survey"},
     {"classifier", "detector"},
     {"submission", "plots", "export", "predictions", "viewer"},
-    {"chain", "report", "kaggle", "cli", "__main__"},
+    {"chain", "report", "lab", "kaggle", "cli", "__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
