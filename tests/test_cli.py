@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr import cli
+from cxr.cli import entry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,9 +20,9 @@ def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
-        monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            entry.main()
         captured = capsys.readouterr()
         return int(end.value.code or 0), captured.out, captured.err
 

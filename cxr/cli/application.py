@@ -1,0 +1,28 @@
+"""What all commands share: the application, arguments that several take, and a way to say a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="cxr",
+    help="Find thoracic abnormalities on chest radiographs. Not a medical device.",
+    epilog="With --debug, anywhere in a command, all that is logged is shown, and where an error came from.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="Set a parameter; may be repeated.")
+]
+ParameterFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="Parameter file.")]
+
+
+def say(line: str) -> None:
+    """Print a line at once, also where the output is a file or a pipe."""
+    print(line, flush=True)

@@ -1,0 +1,84 @@
+"""Commands that make data folders and image stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr.cli.application import app, say
+
+
+@app.command("phantom")
+def make_phantom(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    images: Annotated[
+        int, typer.Option(help="Training images; a quarter as many test images are added.")
+    ] = 240,
+    size: Annotated[int, typer.Option(help="Longer side of the largest images, px, 256 to 3072.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    header_leak: Annotated[
+        bool, typer.Option(help="Let headers tell normal from abnormal, as in the real data.")
+    ] = True,
+    abnormal_fraction: Annotated[float, typer.Option(help="Share of patients with findings.")] = 0.3,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+) -> None:
+    """Make the synthetic data set, in the competition's layout."""
+    from cxr import phantom
+    from cxr.rundir import progress_printer
+
+    made = phantom.make_phantom(
+        folder,
+        images=images,
+        size=size,
+        seed=seed,
+        header_leak=header_leak,
+        abnormal_fraction=abnormal_fraction,
+        jobs=jobs,
+        progress=progress_printer("radiographs"),
+    )
+    say(f"{made}: phantom of {images} training images")
+
+
+@app.command("preprocess")
+def preprocess_folder(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DICOM_DIR", help="Folder of radiographs, without its subfolders.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the store, the headers and the failures.")
+    ],
+    image_size: Annotated[int, typer.Option(help="Longer side of the stored images, px.")] = 1024,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on instead.")
+    ] = "",
+    compression: Annotated[str, typer.Option(help="none (fast) or gzip (compact).")] = "none",
+    max_failed_fraction: Annotated[
+        float, typer.Option(help="More failed files than this is an error.")
+    ] = 0.1,
+    seconds_per_file: Annotated[
+        float, typer.Option(help="A file that takes longer is tried once more, then it failed.")
+    ] = 10.0,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the store in OUT and make all anew.")
+    ] = False,
+) -> None:
+    """Read radiographs into an image store; a second call does what is left."""
+    from cxr import preprocess
+    from cxr.rundir import progress_printer
+
+    result = preprocess.preprocess(
+        {"": folder},
+        out,
+        image_size=image_size,
+        jobs=jobs,
+        scheduler=scheduler,
+        compression=compression,
+        max_failed_fraction=max_failed_fraction,
+        seconds_per_file=seconds_per_file,
+        restart="always" if restart else "never",
+        progress=progress_printer("images"),
+    )
+    say(f"{result.summary}; {out}")

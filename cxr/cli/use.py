@@ -1,0 +1,146 @@
+"""Commands that use what runs made: predict, score, give to other tools and to Kaggle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxr import schema
+from cxr.cli.application import Overrides, ParameterFile, app, say
+from cxr.errors import DataError
+
+
+@app.command("predict")
+def predict_files(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help=".ckpt or .safetensors.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE_OR_DIR...", help="Radiographs.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and predictions.json.")],
+    pictures: Annotated[bool, typer.Option("--pictures", help="Also draw a picture of each image.")] = False,
+    score_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Boxes below this score are left out.")
+    ] = 0.05,
+    flip: Annotated[bool, typer.Option(help="Also look at the mirror image.")] = False,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.1, metavar="FACTOR", help="Also look at this size, 1 is its own; may be repeated."
+        ),
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="CHECKPOINT", help="Fuse with this detector; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A run's 07_evaluation/looks.json, for several detectors.")
+    ] = None,
+    max_boxes: Annotated[int, typer.Option(help="Most boxes an image.")] = 300,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Find abnormalities on radiographs: boxes in pixels of the original files."""
+    from cxr import predictions
+    from cxr.detector.prediction import detector, looks
+    from cxr.detector.prediction.files import image_files
+    from cxr.detector.prediction.files import predict_files as predict
+    from cxr.rundir import progress_printer
+
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: expected a folder for the predictions, or a new name, got a file")
+    how = looks.Looks(
+        score_floor=score_threshold,
+        max_boxes=max_boxes,
+        tta_flip=flip,
+        tta_scales=(1.0, *(factor for factor in scale or [] if factor != 1)),
+    )
+    known = None
+    if calibration:
+        record = looks.read_looks(calibration)
+        record.warn_unless(how)
+        known = record.calibrations
+    detectors = detector.load_detectors([checkpoint, *(also or [])], known, device=device)
+    named, _ = image_files(files)
+    detections, failures = predict(
+        detectors, files, looks=how, batch_size=batch_size, progress=progress_printer("images")
+    )
+    count = predictions.write_predictions(
+        detections, failures, named, out, classes=detectors[0].spec.classes, pictures=pictures
+    )
+    say(f"{len(detections)} boxes on {count} images, {len(failures)} files failed; {out}")
+    if count == 0:
+        raise DataError(f"none of the {len(failures)} files could be read")
+
+
+@app.command("score")
+def score_submission(
+    submission_file: Annotated[Path, typer.Argument(metavar="SUBMISSION.csv", help="Competition format.")],
+    truth_file: Annotated[Path, typer.Argument(metavar="TRUTH.csv", help="Columns of train.csv.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    classes_from: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Data folder whose classes.csv holds; default VinBigData's."),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples for the 95% intervals; 0 for none.")
+    ] = 200,
+) -> None:
+    """Score a submission by PASCAL VOC mAP at IoU > 0.4."""
+    from cxr import annotations, metrics, submission
+
+    classes = annotations.read_classes(classes_from or truth_file.parent)
+    truth = annotations.read_annotations(truth_file, classes=classes)
+    if truth.groupby(schema.IMAGE_ID)[schema.RAD_ID].nunique().max() > 1:
+        truth = annotations.fuse_readers(truth, classes=classes)
+        print(f"cxr: {truth_file}: several readers an image, fused by weighted boxes fusion", file=sys.stderr)
+    detections = submission.parse(submission_file, classes=classes)
+    _compare_images(set(detections[schema.IMAGE_ID]), set(truth[schema.IMAGE_ID]), submission_file)
+    card = metrics.scorecard(detections, truth, classes=classes, resamples=resamples)
+    print(json.dumps(card.as_dict(), indent=2) if as_json else card.text())
+
+
+def _compare_images(answered: set[str], asked: set[str], path: Path) -> None:
+    """Say on standard error which images a submission leaves out or adds; the score cannot."""
+    if missing := sorted(asked - answered):
+        text = f"{len(missing)} of {len(asked)} images of the truth have no row, {missing[0]} first"
+        print(f"cxr: {path}: {text}; they count as unanswered", file=sys.stderr)
+    if extra := sorted(answered - asked):
+        text = f"{len(extra)} images are not in the truth, {extra[0]} first"
+        print(f"cxr: {path}: {text}; they are left out", file=sys.stderr)
+
+
+@app.command("export")
+def export_images(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
+    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors or onnx for the detectors.")],
+) -> None:
+    """Write a run's images and boxes, or its detectors, for other tools."""
+    from cxr import export
+    from cxr.rundir import progress_printer
+
+    for line in export.export_as(run_dir, out, format, progress=progress_printer("images")):
+        say(line)
+
+
+@app.command("kaggle")
+def write_kaggle_kernel(
+    parameter_file: ParameterFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    overrides: Overrides = None,
+    user: Annotated[str, typer.Option(help="Kaggle user; default: the one the Kaggle client knows.")] = "",
+    title: Annotated[str, typer.Option(help="Title of the kernel.")] = "CXR abnormality detector",
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="OWNER/SLUG", help="Data set to mount.")
+    ] = None,
+) -> None:
+    """Write a kernel folder that pushes as it is and runs with the internet off."""
+    from cxr import chain, kaggle
+
+    values = chain.load_parameters(parameter_file, overrides or [])
+    path = kaggle.write_kernel(values, out, user=user, title=title, datasets=dataset or [])
+    say(f"{path}; push it with `kaggle kernels push -p {out}`")
+    if kaggle.NO_USER in path.read_text(encoding="utf-8"):
+        say(f"set your name for {kaggle.NO_USER} in it first, or give --user")
