@@ -30,7 +30,7 @@
 from IPython.display import Markdown
 
 from cxr import annotations as ann
-from cxr import plots, schema
+from cxr import plots, schema, viewer
 from cxr.preprocess import find_images, image_id_of
 from cxr.rundir import RunDir, locate
 from cxr.survey import load_examples, read_sizes, survey_files
@@ -306,6 +306,15 @@ run.figure(
 # agree to the pixel, which is why the metric asks for an overlap and no more, and why the readers are
 # fused before a detector learns from them.
 #
+# The same images to page through, to zoom and to window. Take one reader's boxes away and look whether
+# you would have drawn them. `cxr view` in a terminal makes such a page of a whole run.
+
+# %%
+edges = {row.image_id: (row.rows, row.columns) for row in sizes.itertuples()}
+source = viewer.FileSource(paths, sizes=edges, longest_side=640)
+viewer.notebook_page(source, [*images], classes=classes, readers=annotations) if images else "No images here."
+
+# %% [markdown]
 # ## Summary
 #
 # Findings are rare and unequal, readers disagree, and headers tell more than they should. So we will

@@ -27,7 +27,7 @@
 from IPython.display import Markdown
 
 from cxr import annotations as ann
-from cxr import plots, schema
+from cxr import plots, schema, viewer
 from cxr.rundir import RunDir, locate
 from cxr.splits import fold_counts, make_folds, split_fold
 from cxr.store import ImageStore
@@ -110,6 +110,17 @@ run.figure(
 )
 
 # %% [markdown]
+# Where do readers differ most? The page starts with the images of which most fused boxes lack a reader.
+# Arrow keys page, `r` and `t` show readers and fused boxes.
+
+# %%
+viewer.notebook_page(
+    store, annotations.image_id.unique(), classes=classes, readers=annotations, truth=consensus
+) if store is not None else "No image store: nothing to page through."
+
+# %% [markdown]
+# A box that one of three drew counts less in training, and a detector that misses it is not always wrong.
+#
 # ## Folds
 #
 # Images, not rows, are dealt out, and images with the same pixels go together: otherwise a copy of a

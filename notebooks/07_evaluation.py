@@ -33,7 +33,7 @@ from IPython.display import Markdown
 
 from cxr import annotations as ann
 from cxr import features as feat
-from cxr import metrics, plots, recipes, schema, submission
+from cxr import metrics, plots, recipes, schema, submission, viewer
 from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
 from cxr.detector.prediction.looks import Looks, LooksRecord
 from cxr.detector.prediction.out_of_fold import predict_out_of_fold
@@ -489,12 +489,16 @@ figures["13_hits"]
 # %% [markdown]
 # A hit may lie a good way off and still count: compare the solid boxes with the dashed ones.
 #
-# ## Step through all of them
+# ## Step through the worst of them
 #
-# With a running kernel, the slider shows each validation image in turn.
+# The most wrong images, to page through by arrow keys; move the score and see what it hides. How wrong an
+# image is stands above it. `cxr view` in a terminal makes such a page of all validation and test images.
 
 # %%
-plots.browse_outcomes(store, val_ids, shown, drawn, classes=classes)
+viewer.notebook_page(
+    store, val_ids, classes=classes, readers=readers, truth=val, detections=found,
+    score_threshold=threshold, iou_threshold=iou_threshold, images=gallery_images,
+)  # fmt: skip
 
 # %% [markdown]
 # ## Summary

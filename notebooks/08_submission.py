@@ -32,7 +32,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cxr import annotations as ann
-from cxr import chain, kaggle, metrics, plots, schema, submission
+from cxr import chain, kaggle, metrics, plots, schema, submission, viewer
 from cxr import features as feat
 from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
 from cxr.detector.prediction.detector import load_detectors
@@ -269,6 +269,15 @@ run.figure(
 # mean over the findings (`map_findings`) says how good the boxes are: a gate that lifts the first and
 # lowers the second helps the normal class at the boxes' cost.
 #
+# Which test images went worst, or, without a truth, where the surest boxes are: arrow keys page.
+
+# %%
+viewer.notebook_page(
+    store, readable, classes=classes, truth=truth if scored else None, detections=found,
+    score_threshold=threshold, iou_threshold=iou_threshold, images=gallery_images,
+) if readable else "No test image."  # fmt: skip
+
+# %% [markdown]
 # ## Summary
 #
 # The submission, its readable twin, the kernel folder, and, with a truth, the score. `cxr score`

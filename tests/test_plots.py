@@ -294,17 +294,6 @@ def test_outcome_panel_colours_by_outcome_and_keeps_hits_when_there_are_many() -
     assert [mark.label for mark in panel.marks if mark.dashed] == ["", "missed Cardiomegaly"]
 
 
-def test_browser_draws_the_image_the_slider_points_at() -> None:
-    columns = ["image_id", "class_id", "score", "kind", "x_min", "y_min", "x_max", "y_max"]
-    found = pd.DataFrame([("b", 3, 0.9, "hit", 10.0, 10.0, 90.0, 90.0)], columns=columns)
-    box = plots.browse_outcomes(OneImage(), ["a", "b"], found, found.iloc[:0], classes=VINBIGDATA)
-    slider, picture = box.children
-    before = picture.value
-    slider.value = 1
-    assert Image.open(io.BytesIO(picture.value)).format == "PNG"
-    assert picture.value != before
-
-
 def test_before_after_pairs() -> None:
     stored = np.arange(12, dtype=np.uint16).reshape(4, 3)
     figure = plots.before_after([(stored, np.zeros((4, 3), np.uint8), "file", "store")] * 3)

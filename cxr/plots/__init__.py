@@ -15,7 +15,6 @@ from cxr.plots.annotations import (
     reader_agreement,
     reader_counts,
 )
-from cxr.plots.browser import browse_outcomes
 from cxr.plots.classifier import (
     ablation,
     calibration,
@@ -68,7 +67,6 @@ __all__ = [
     "before_after",
     "box_geometry",
     "boxes_per_image",
-    "browse_outcomes",
     "calibration",
     "class_counts",
     "class_marks",

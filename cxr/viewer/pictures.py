@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,8 @@ class FileSource:
         """
         self._paths, self._sizes, self._longest_side = dict(paths), dict(sizes or {}), longest_side
         self._reader = IsolatedReader()
+        # The child process goes with the source, whoever forgets to close it.
+        weakref.finalize(self, self._reader.close)
         self._last: tuple[str, np.ndarray, tuple[int, int]] | None = None
 
     def __contains__(self, image_id: object) -> bool:
@@ -105,10 +108,6 @@ class FileSource:
     def original_size(self, image_id: str) -> tuple[int, int]:
         """Rows and columns of the original image; raises as `__getitem__`."""
         return self._sizes.get(image_id) or self._load(image_id)[2]
-
-    def close(self) -> None:
-        """End the child process."""
-        self._reader.close()
 
     def _load(self, image_id: str) -> tuple[str, np.ndarray, tuple[int, int]]:
         if self._last is None or self._last[0] != image_id:
