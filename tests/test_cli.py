@@ -32,7 +32,7 @@ def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def test_help_lists_every_command(cxr):
     status, out, _ = cxr("--help")
     assert status == 0
-    for command in ("phantom", "run", "preprocess", "train", "predict", "score", "kaggle", "export"):
+    for command in ("phantom", "run", "preprocess", "train", "predict", "score", "kaggle", "export", "view"):
         assert command in out
         assert cxr(command, "--help")[0] == 0
 
@@ -57,6 +57,11 @@ def test_help_lists_every_command(cxr):
         (["predict", "no.ckpt", "x.dcm", "--out", "o", "--calibration", "a_file"], "a_file: expected JSON"),
         (["export", "nowhere", "out", "--format", "png"], "nowhere: no run"),
         (["export", "nowhere", "out", "--format", "safetensors"], "nowhere: no detector"),
+        (
+            ["view", "nowhere", "--no-open"],
+            "nowhere: expected a run's folder, a folder that cxr predict wrote",
+        ),
+        (["view", "a_file", "--no-open"], "a_file: a table holds no images; give their data folder"),
         (["kaggle", "{demo}", "kernel", "--title", "abc"], "at least 5 characters"),
     ],
 )

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import webbrowser
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr import metrics, predictions, schema, store, viewer
+from cxr import cli, metrics, predictions, schema, store, viewer
 from cxr.errors import DataError
 from cxr.schema import ANNOTATION_COLUMNS, DETECTION_COLUMNS, ClassTable
 from cxr.viewer.outcomes import HIT_SCORE, how_wrong, judge
@@ -353,6 +354,21 @@ def test_bad_input_is_named(tmp_path: Path, phantom_dir: Path):
     (tmp_path / "predictions.json").write_text(json.dumps({"classes": ["A", "B"], "images": [gone]}))
     with pytest.raises(DataError, match=r"none of the 1 image files is there, nowhere\.dcm first"):
         viewer.gather(tmp_path)
+
+
+def test_the_command_writes_beside_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    root = make_run(tmp_path / "run")
+    cli.app(["view", str(root), "--images", "2"], standalone_mode=False)
+    assert opened == [(root / "view.html").as_uri()]
+    assert f"2 images in {root / 'view.html'}" in capsys.readouterr().out
+    cli.app(["view", str(root), "--out", str(tmp_path / "a.html"), "--no-open"], standalone_mode=False)
+    assert len(opened) == 1 and "3 images" in capsys.readouterr().out
+    with pytest.raises(DataError, match="expected a file for the page, got a folder"):
+        cli.app(["view", str(root), "--out", str(tmp_path), "--no-open"], standalone_mode=False)
 
 
 # -- in a browser --------------------------------------------------------------------------------------

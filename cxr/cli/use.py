@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -123,6 +124,46 @@ def export_images(
 
     for line in export.export_as(run_dir, out, format, progress=progress_printer("images")):
         say(line)
+
+
+@app.command("view")
+def view_images(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_PREDICTIONS", help="A run, a folder of cxr predict, or a CSV of predictions."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Page to write; default view.html in the folder given."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Most images in the page.")] = 200,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DATA_DIR", help="Folder with the images of a CSV, or of a moved run."
+        ),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Write the page, open no browser.")] = False,
+) -> None:
+    """Look through images with their boxes: one HTML page, the most wrong images first."""
+    from cxr import viewer
+    from cxr.rundir import progress_printer
+
+    page = viewer.make_page(
+        viewer.gather(path, data_dir=data_dir), images=images, progress=progress_printer("images")
+    )
+    target = (out or (path if path.is_dir() else path.parent) / "view.html").resolve()
+    if target.is_dir():
+        raise DataError(f"{target}: expected a file for the page, got a folder")
+    page.write(target)
+    if page.left_out:
+        first, reason = next(iter(page.left_out.items()))
+        print(f"cxr: {len(page.left_out)} images left out, {first} first: {reason}", file=sys.stderr)
+    say(f"{page.images} images in {target} ({target.stat().st_size / 1e6:.1f} MB)")
+    if not no_open:
+        webbrowser.open(target.as_uri())
 
 
 @app.command("kaggle")
