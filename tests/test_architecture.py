@@ -33,7 +33,9 @@ FLOORS = [
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 OWNERS = {
-    "pydicom": {"dicom", "phantom"},
+    # `dicom` reads images; `phantom` and `export` write: an object for an archive is built from a data set.
+    "pydicom": {"dicom", "phantom", "export"},
+    "highdicom": {"export"},
     "h5py": {"store"},
     "xgboost": {"classifier"},
     "papermill": {"chain"},

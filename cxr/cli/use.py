@@ -38,15 +38,20 @@ def predict_files(
     calibration: Annotated[
         Path | None, typer.Option(help="A run's 07_evaluation/looks.json, for several detectors.")
     ] = None,
+    write: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FORMAT", help="Also write coco, dicom-sr or gsps; may be repeated."),
+    ] = None,
     max_boxes: Annotated[int, typer.Option(help="Most boxes an image.")] = 300,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Find abnormalities on radiographs: boxes in pixels of the original files."""
-    from cxr import predictions
+    from cxr import export, predictions
     from cxr.detector.prediction import detector, looks
     from cxr.detector.prediction.files import image_files
     from cxr.detector.prediction.files import predict_files as predict
+    from cxr.recipes import flat
     from cxr.rundir import progress_printer
 
     if out.exists() and not out.is_dir():
@@ -57,6 +62,8 @@ def predict_files(
         tta_flip=flip,
         tta_scales=(1.0, *(factor for factor in scale or [] if factor != 1)),
     )
+    formats = list(dict.fromkeys(write or []))
+    export.check_formats(formats)
     known = None
     if calibration:
         record = looks.read_looks(calibration)
@@ -73,6 +80,16 @@ def predict_files(
     say(f"{len(detections)} boxes on {count} images, {len(failures)} files failed; {out}")
     if count == 0:
         raise DataError(f"none of the {len(failures)} files could be read")
+    algorithm = export.Algorithm(
+        tuple(one.sha256 for one in detectors),
+        tuple(f"{name}={value}" for name, value in flat(how).items()),
+    )
+    failed = set(failures["file"])
+    read = {image_id: path for image_id, path in named.items() if str(path) not in failed}
+    for line in export.write_found(
+        detections, read, out, formats=formats, algorithm=algorithm, classes=detectors[0].spec.classes
+    ):
+        say(line)
 
 
 @app.command("score")
@@ -116,13 +133,24 @@ def _compare_images(answered: set[str], asked: set[str], path: Path) -> None:
 def export_images(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
-    format: Annotated[str, typer.Option(help="png, coco or yolo; safetensors or onnx for the detectors.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Images and boxes: png, coco or yolo. Detectors: safetensors or onnx. What they found, for "
+            "each DICOM file: dicom-sr or gsps."
+        ),
+    ],
+    score_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Boxes below this score stay out of DICOM objects.")
+    ] = 0.05,
 ) -> None:
-    """Write a run's images and boxes, or its detectors, for other tools."""
+    """Write a run's images and boxes, its detectors or what they found, for other tools."""
     from cxr import export
     from cxr.rundir import progress_printer
 
-    for line in export.export_as(run_dir, out, format, progress=progress_printer("images")):
+    for line in export.export_as(
+        run_dir, out, format, score_threshold=score_threshold, progress=progress_printer("images")
+    ):
         say(line)
 
 

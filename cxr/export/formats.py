@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cxr import annotations
-from cxr.errors import ParameterError
+from cxr import annotations, preprocess, schema
+from cxr.errors import DataError, ParameterError
 from cxr.export import run
+from cxr.export.dicom_objects import KINDS, Algorithm, check_library
+from cxr.export.found import write_all_objects
+from cxr.export.parts import read_detections
+from cxr.files import sha256
 from cxr.rundir import data_dir_of
 
 DETECTOR_FORMATS = ("safetensors", "onnx")
-ALL_FORMATS = (*run.FORMATS, *DETECTOR_FORMATS)
+ALL_FORMATS = (*run.FORMATS, *KINDS, *DETECTOR_FORMATS)
 
 
 def export_as(
-    run_dir: Path, out: Path, format: str, *, progress: Callable[[int, int], None] | None = None
+    run_dir: Path,
+    out: Path,
+    format: str,
+    *,
+    score_threshold: float = 0.05,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Write a run's images and boxes, or its detectors, in one format.
+
+    DICOM objects are written for the images on which the run's detectors looked without having learnt
+    from them, where their DICOM files are in the run's data folder.
 
     Args:
         run_dir: Folder of a run.
         out: Folder to write; new or empty.
         format: One of `ALL_FORMATS`.
+        score_threshold: Boxes scored lower are left out of DICOM objects.
         progress: Called with images done and in all.
 
     Returns:
@@ -42,6 +55,10 @@ def export_as(
         run.refuse_filled(out)
         return [str(made.path) for made in exports.export_run(run_dir, out, format=format)]
     data_dir = data_dir_of(run_dir)
+    if format in KINDS:
+        check_library()
+        run.refuse_filled(out)
+        return [_objects(run_dir, data_dir, out, format, score_threshold)]
     count = run.export_run(
         run_dir,
         out,
@@ -51,3 +68,27 @@ def export_as(
         progress=progress,
     )
     return [f"{count} images in {out}"]
+
+
+def _objects(run_dir: Path, data_dir: Path, out: Path, kind: str, score_threshold: float) -> str:
+    detections = read_detections(run_dir)
+    wanted = set(detections[schema.IMAGE_ID])
+    if not wanted:
+        raise DataError(f"{run_dir}: no detections; notebooks 07 and 08 write them")
+    folders = [data_dir / name for name in ("train", "test") if (data_dir / name).is_dir()]
+    paths = {preprocess.image_id_of(p): p for folder in folders for p in preprocess.find_images(folder)}
+    files = {image_id: paths[image_id] for image_id in sorted(wanted & set(paths))}
+    if not files:
+        raise DataError(f"{data_dir}: none of the {len(wanted)} images with detections is in train/ or test/")
+    checkpoints = sorted((run_dir / schema.CHECKPOINTS_DIR).glob("fold*/best.ckpt"))
+    algorithm = Algorithm(
+        tuple(sha256(path) for path in checkpoints), (f"score_threshold={score_threshold:g}",)
+    )
+    return write_all_objects(
+        detections[detections[schema.SCORE] >= score_threshold],
+        files,
+        out,
+        kinds=[kind],
+        algorithm=algorithm,
+        classes=annotations.read_classes(data_dir),
+    )
