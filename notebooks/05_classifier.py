@@ -32,7 +32,7 @@ from IPython.display import Markdown
 
 from cxr import annotations as ann
 from cxr import classifier as clf
-from cxr import errors, plots, schema
+from cxr import errors, plots, recipes, schema
 from cxr import features as feat
 from cxr.rundir import RunDir, locate
 from cxr.store import ImageStore
@@ -43,13 +43,13 @@ from cxr.store import ImageStore
 # %% tags=["parameters"]
 run_dir: str = "outputs/demo"  # machine: folder of the run
 data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
-seed: int = 0  # for subsampling and resampling
-feature_groups: list[str] = ["pixel"]  # what the gate may know: pixel, header, detector
-calibration: str = "sigmoid"  # sigmoid, isotonic or none
+seed: int = 0  # for subsampling, the search and resampling
+feature_groups: list[str] = ["pixel"]  # what the classifier may know, one or more: pixel, header or detector
+calibration: str = "sigmoid"  # how margins become probabilities: sigmoid, isotonic or none
 max_rounds: int = 400  # most boosting rounds
-trials: int = 1  # settings to try in the search, the first is the default
-search_seconds: float = 3600.0  # s, safety net: no new trial after this, and a warning
-threads: int = 1  # machine: of XGBoost; the trees are the same whatever it is
+trials: int = 1  # settings of the trees to try; the first is the default
+search_seconds: float = 3600.0  # s, safety net: no new trial is begun after this, and a warning is given
+threads: int = 1  # machine: threads of XGBoost; the trees do not depend on it
 oof_detections: str = ""  # 07_evaluation/val_predictions.csv of an earlier run, for the group "detector"
 test_detections: str = ""  # 08_submission/test_detections.csv of the same run
 resamples: int = 500  # bootstrap resamples for intervals
@@ -117,8 +117,7 @@ pd.Series([feat.feature_group(name) for name in features.columns[1:]], name="gro
 
 # %%
 labels = clf.image_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
-settings = {"calibration": calibration, "max_rounds": max_rounds, "seed": seed, "threads": threads}
-search = {"trials": trials, "search_seconds": search_seconds}
+recipe = recipes.from_values(clf.Recipe, globals())
 Markdown(f"{len(labels):,} images, {labels.mean():.0%} of them abnormal.")
 
 # %% [markdown]
@@ -130,9 +129,7 @@ Markdown(f"{len(labels):,} images, {labels.mean():.0%} of them abnormal.")
 # message: with one kind of image only there is nothing to learn.
 
 # %%
-results = clf.compare_groups(
-    features, labels, folds, groups=feature_groups, **settings, **search, progress=run.progress("settings")
-)
+results = clf.compare_groups(features, labels, folds, recipe, progress=run.progress("settings"))
 used = clf.setting_name(feature_groups)
 cv = results[used]
 truth, p = cv.oof["abnormal"].to_numpy(), cv.oof["p_abnormal"].to_numpy()
@@ -312,7 +309,7 @@ run.figure(
 # each detector.
 
 # %%
-model = clf.fit(features, labels, folds=folds, groups=feature_groups, **settings, **search)
+model = clf.fit(features, labels, recipe, folds=folds)
 digest = clf.save(model, run.output(schema.CLASSIFIER_UBJ))
 on_test = [feat.join_features(*test_tables)]
 if "detector" in feature_groups:
@@ -349,14 +346,11 @@ Markdown(f"{len(test_p):,} test images, mean p(abnormal) {test_p.p_abnormal.mean
 
 # %%
 findings = clf.finding_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
-common = {"groups": feature_groups, **settings}
 searched = {fold: fitted.parameters for fold, fitted in cv.models.items()}
-multi = clf.cross_validate(features, findings, folds, tree_settings=searched, **common)
+multi = clf.cross_validate(features, findings, folds, recipe, tree_settings=searched)
 oof = cv.oof.merge(multi.oof.drop(columns="fold"), on="image_id")
-clf.save(
-    clf.fit(features, findings, folds=folds, tree_settings=model.parameters, **common),
-    run.output(schema.FINDINGS_UBJ),
-)
+one_a_finding = clf.fit(features, findings, recipe, folds=folds, tree_settings=model.parameters)
+clf.save(one_a_finding, run.output(schema.FINDINGS_UBJ))
 reloaded = clf.load(run.output(schema.FINDINGS_UBJ), feature_names=names)
 answers = pd.concat([reloaded.predict(table) for table in on_test])
 test_p = test_p.merge(answers.groupby("image_id", sort=False).mean().reset_index(), on="image_id")

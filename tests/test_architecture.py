@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cxr import chain, params, recipes, schema
+from cxr import chain, classifier, params, recipes, schema
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
 
@@ -134,7 +134,9 @@ def test_demo_sets_what_the_notebooks_default_to():
 
 
 @pytest.mark.parametrize(
-    ("notebook", "recipe"), [("06_detector", Recipe), ("07_evaluation", Looks)], ids=["Recipe", "Looks"]
+    ("notebook", "recipe"),
+    [("05_classifier", classifier.Recipe), ("06_detector", Recipe), ("07_evaluation", Looks)],
+    ids=["classifier", "Recipe", "Looks"],
 )
 def test_a_cell_declares_what_its_class_says(notebook: str, recipe: type):
     """Names, types, defaults and meanings: the class is their home, the cell repeats them for papermill."""

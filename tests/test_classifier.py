@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn import metrics as sk
 
 from cxr import classifier, features, phantom, schema, splits
 from cxr.annotations import read_annotations
+from cxr.classifier import Recipe
 from cxr.classifier.calibration import Calibrator, fit_calibrator
 from cxr.classifier.scores import auc
 from cxr.errors import CheckpointError, DataError, ParameterError
@@ -22,7 +24,7 @@ from cxr.phantom import picture
 from cxr.phantom.headers import draw_header
 from cxr.preprocess import preprocess
 
-FAST = {"max_rounds": 20, "early_stopping_rounds": 5, "learning_rate": 0.2}
+FAST = Recipe(max_rounds=20)
 
 
 def ids(count: int) -> list[str]:
@@ -88,9 +90,7 @@ def test_memorisable_noise_stays_at_an_auc_of_one_half() -> None:
     draws = np.random.default_rng(1)
     table = pd.DataFrame({f"lbp_{i}": draws.permutation(len(labels)) for i in range(10)})
     table.insert(0, "image_id", labels.index)
-    result = classifier.cross_validate(
-        table, labels, make_folds(labels), early_stopping_rounds=25, max_rounds=25, max_depth=6
-    )
+    result = classifier.cross_validate(table, labels, make_folds(labels), Recipe(max_rounds=25))
     assert auc(result.oof["abnormal"], result.oof["p_raw"]) == pytest.approx(0.5, abs=0.06)
     assert auc(result.oof["abnormal"], result.oof["p_abnormal"]) == pytest.approx(0.5, abs=0.06)
     seen = result.models[0]
@@ -105,9 +105,9 @@ def test_labels_of_a_fold_do_not_reach_what_scores_it() -> None:
     table, folds = make_features(labels, signal=1.5), make_folds(labels)
     held_out = labels.index.isin(folds["image_id"][folds["fold"] == 2])
     turned = labels.where(~held_out, 1 - labels)
-    settings = {"trials": 2, "max_rounds": 6}
-    first = classifier.cross_validate(table, labels, folds, **settings).oof
-    second = classifier.cross_validate(table, turned, folds, **settings).oof
+    recipe = Recipe(trials=2, max_rounds=6)
+    first = classifier.cross_validate(table, labels, folds, recipe).oof
+    second = classifier.cross_validate(table, turned, folds, recipe).oof
     fold_two = first["fold"] == 2
     pd.testing.assert_series_equal(first["p_abnormal"][fold_two], second["p_abnormal"][fold_two])
     assert not first["p_abnormal"][~fold_two].equals(second["p_abnormal"][~fold_two])
@@ -118,7 +118,7 @@ def test_every_labelled_image_is_scored_once_by_a_model_that_did_not_see_it() ->
     table, folds = make_features(labels, signal=3.0), make_folds(labels)
     calls: list[tuple[int, int]] = []
     result = classifier.cross_validate(
-        table, labels, folds, progress=lambda done, total: calls.append((done, total)), **FAST
+        table, labels, folds, FAST, progress=lambda done, total: calls.append((done, total))
     )
     assert result.oof["image_id"].tolist() == sorted(labels.index)
     assert calls == [(place, 5) for place in range(1, 6)]
@@ -132,9 +132,10 @@ def test_every_labelled_image_is_scored_once_by_a_model_that_did_not_see_it() ->
 def test_the_same_seed_gives_the_same_bits_whatever_the_order_of_the_rows() -> None:
     labels = make_labels(120)
     table, folds = make_features(labels, signal=1.0), make_folds(labels)
-    first = classifier.cross_validate(table, labels, folds, trials=2, seed=4, **FAST).oof
+    recipe = replace(FAST, trials=2, seed=4)
+    first = classifier.cross_validate(table, labels, folds, recipe).oof
     second = classifier.cross_validate(
-        table.iloc[::-1].reset_index(drop=True), labels, folds.iloc[::-1], trials=2, seed=4, **FAST
+        table.iloc[::-1].reset_index(drop=True), labels, folds.iloc[::-1], recipe
     ).oof
     pd.testing.assert_frame_equal(first, second)
 
@@ -148,11 +149,13 @@ def test_cross_validation_refuses_what_it_cannot_do() -> None:
         classifier.cross_validate(table.drop(index=3), labels, folds)
     gaps = table.assign(detector_score_0=np.where(np.arange(30) < 6, 0.5, np.nan))
     with pytest.raises(DataError, match=r"of 24 images have no detector features .* every fold are needed"):
-        classifier.cross_validate(gaps, labels, folds, groups=["pixel", "detector"])
+        classifier.cross_validate(gaps, labels, folds, Recipe(feature_groups=("pixel", "detector")))
     with pytest.raises(DataError, match="no feature of the groups header"):
-        classifier.cross_validate(table, labels, folds, groups=["header"])
-    with pytest.raises(ParameterError, match="trials >= 1"):
-        classifier.fit(table, labels, trials=0)
+        classifier.cross_validate(table, labels, folds, Recipe(feature_groups=("header",)))
+    with pytest.raises(ParameterError, match="trials: expected at least 1, got 0"):
+        Recipe(trials=0)
+    with pytest.raises(ParameterError, match=r"feature_groups: expected one of pixel, .*, got 'pixels'"):
+        Recipe(feature_groups=("pixels",))
     with pytest.raises(DataError, match="expected labelled images, got none"):
         classifier.fit(table, labels[:0])
 
@@ -160,24 +163,25 @@ def test_cross_validation_refuses_what_it_cannot_do() -> None:
 def test_the_search_is_seeded_and_says_loudly_when_the_clock_stopped_it(caplog) -> None:
     labels = make_labels(80)
     table = make_features(labels, signal=1.0)
-    full = classifier.fit(table, labels, trials=4, seed=1, **FAST)
+    recipe = replace(FAST, trials=4, seed=1)
+    full = classifier.fit(table, labels, recipe)
     assert full.parameters["tried"] == 4 and full.message == ""
-    assert full.parameters == classifier.fit(table, labels, trials=4, seed=1, **FAST).parameters
-    hurried = classifier.fit(table, labels, trials=1000, search_seconds=0.0, seed=1, **FAST)
+    assert full.parameters == classifier.fit(table, labels, recipe).parameters
+    impatient = replace(FAST, trials=1000, search_seconds=0.0)
+    hurried = classifier.fit(table, labels, impatient)
     assert hurried.parameters["tried"] == 1
     assert "stopped the search after 1 of 1000 settings" in hurried.message
     assert hurried.message in caplog.text and caplog.records[0].levelname == "WARNING"
-    cross = classifier.cross_validate(
-        table, labels, make_folds(labels), trials=1000, search_seconds=0.0, **FAST
-    )
+    cross = classifier.cross_validate(table, labels, make_folds(labels), impatient)
     assert "stopped the search" in cross.message
 
 
 def test_settings_that_were_found_are_used_again_without_a_search() -> None:
     labels = make_labels(80)
     table = make_features(labels, signal=1.0)
-    found = classifier.fit(table, labels, trials=4, seed=1, **FAST)
-    again = classifier.fit(table, labels, trials=4, tree_settings=found.parameters, seed=1, **FAST)
+    recipe = replace(FAST, trials=4, seed=1)
+    found = classifier.fit(table, labels, recipe)
+    again = classifier.fit(table, labels, recipe, tree_settings=found.parameters)
     assert again.parameters["tried"] == 1 and again.rounds == found.rounds
     assert again.predict(table).equals(found.predict(table))
 
@@ -185,7 +189,7 @@ def test_settings_that_were_found_are_used_again_without_a_search() -> None:
 def test_the_trees_do_not_depend_on_the_number_of_threads() -> None:
     labels = make_labels(2000)
     table = make_features(labels, signal=1.0)
-    one, two = (classifier.fit(table, labels, threads=threads, **FAST) for threads in (1, 2))
+    one, two = (classifier.fit(table, labels, replace(FAST, threads=threads)) for threads in (1, 2))
     assert one.predict(table).equals(two.predict(table))
 
 
@@ -216,7 +220,7 @@ def test_findings_are_learned_at_once_and_a_finding_without_examples_is_constant
     labels = make_labels(300)
     table, folds = make_features(labels, signal=3.0), make_folds(labels)
     targets = pd.DataFrame({"p_0": labels, "p_1": make_labels(300, seed=9), "p_2": 0}, index=labels.index)
-    result = classifier.cross_validate(table, targets, folds, **FAST)
+    result = classifier.cross_validate(table, targets, folds, FAST)
     assert list(result.oof.columns) == ["image_id", "fold", "p_0", "p_1", "p_2"]
     assert auc(targets["p_0"].loc[result.oof["image_id"]], result.oof["p_0"]) > 0.9
     assert auc(targets["p_1"].loc[result.oof["image_id"]], result.oof["p_1"]) == pytest.approx(0.5, abs=0.1)
@@ -268,8 +272,7 @@ def test_on_pure_noise_the_probabilities_are_hardly_worse_than_the_prevalence() 
         labels = pd.Series((draws.random(300) < 0.33).astype(int), index=ids(300), name="abnormal")
         table = pd.DataFrame({f"lbp_{i}": draws.permutation(300) for i in range(10)})
         table.insert(0, "image_id", labels.index)
-        settings = {"learning_rate": 0.1, "early_stopping_rounds": 15, "seed": seed}
-        oof = classifier.cross_validate(table, labels, make_folds(labels), **settings).oof
+        oof = classifier.cross_validate(table, labels, make_folds(labels), Recipe(seed=seed)).oof
         prevalence = np.full(300, labels.mean())
         excess.append(sk.log_loss(labels, oof["p_abnormal"]) - sk.log_loss(labels, prevalence))
     assert np.mean(excess) < 0.008
@@ -282,7 +285,7 @@ def test_plain_and_constant_calibrators() -> None:
 
 def test_weighted_training_is_calibrated_back_to_the_prevalence() -> None:
     labels = make_labels(600, abnormal=0.15)
-    result = classifier.cross_validate(make_features(labels, signal=1.5), labels, make_folds(labels), **FAST)
+    result = classifier.cross_validate(make_features(labels, signal=1.5), labels, make_folds(labels), FAST)
     assert result.oof["p_raw"].mean() > 0.3, "both classes weigh the same in training"
     assert result.oof["p_abnormal"].mean() == pytest.approx(labels.mean(), abs=0.03)
 
@@ -360,7 +363,7 @@ def test_reliability_worked_by_hand() -> None:
 
 def test_importance_names_the_feature_that_tells() -> None:
     labels = make_labels(250)
-    result = classifier.cross_validate(make_features(labels, signal=2.0), labels, make_folds(labels), **FAST)
+    result = classifier.cross_validate(make_features(labels, signal=2.0), labels, make_folds(labels), FAST)
     table = classifier.permutation_importance(result, repeats=3)
     assert table.loc[0, "feature"] == "entropy" and table.loc[0, "auc_drop"] > 0.2
     assert table["auc_drop"][1:].abs().max() < 0.05
@@ -373,7 +376,7 @@ def test_importance_names_the_feature_that_tells() -> None:
 def test_contributions_add_up_to_the_margin() -> None:
     labels = make_labels(100)
     table = make_features(labels, signal=1.0)
-    model = classifier.fit(table, labels, **FAST)
+    model = classifier.fit(table, labels, FAST)
     whole = model.contributions(table)
     assert whole.shape == (100, 8)
     assert whole.sum(axis=1) == pytest.approx(model.margin(table)[:, 0], abs=1e-4)
@@ -386,7 +389,7 @@ def test_headers_that_leak_are_found_out() -> None:
     labels = make_labels(400)
     headers = features.header_features(header_table(labels, leak=True))
     table = features.join_features(make_features(labels, signal=0.5), headers)
-    results = classifier.compare_groups(table, labels, make_folds(labels), **FAST)
+    results = classifier.compare_groups(table, labels, make_folds(labels), FAST)
     assert list(results) == ["header", "pixel", "pixel+header"]
     report = classifier.ablation(results, resamples=50)
     assert report["setting"].tolist() == list(classifier.ABLATION_SETTINGS), "also those not tried"
@@ -405,7 +408,9 @@ def test_headers_that_leak_are_found_out() -> None:
 def test_headers_that_do_not_leak_are_not_blamed() -> None:
     labels = make_labels(1200)
     headers = features.header_features(header_table(labels, leak=False))
-    results = classifier.compare_groups(headers, labels, make_folds(labels), groups=["header"], **FAST)
+    results = classifier.compare_groups(
+        headers, labels, make_folds(labels), replace(FAST, feature_groups=("header",))
+    )
     report = classifier.ablation(results, resamples=50)
     assert report["auc"][0] == pytest.approx(0.5, abs=0.05)
     assert classifier.leak_verdict(report).startswith("No leak seen: the headers alone reach AUC 0.")
@@ -441,18 +446,14 @@ def test_groups_are_compared_with_the_settings_searched_for_the_ones_in_use() ->
     found = pd.DataFrame({"image_id": labels.index, "detector_score_0": labels.to_numpy() * 0.5})
     table, folds = features.join_features(make_features(labels, signal=1.0), found), make_folds(labels)
     calls: list[tuple[int, int]] = []
+    recipe = replace(FAST, feature_groups=("detector", "pixel"), trials=3, seed=2)
     results = classifier.compare_groups(
-        table, labels, folds, groups=["detector", "pixel"], trials=3, seed=2,
-        progress=lambda done, total: calls.append((done, total)), **FAST,
-    )  # fmt: skip
+        table, labels, folds, recipe, progress=lambda done, total: calls.append((done, total))
+    )
     assert list(results) == ["pixel", "detector", "pixel+detector"], "without headers there is no 'all'"
     assert calls == [(1, 3), (2, 3), (3, 3)]
     used = results[classifier.setting_name(["detector", "pixel"])]
-    assert used.oof.equals(
-        classifier.cross_validate(
-            table, labels, folds, groups=["detector", "pixel"], trials=3, seed=2, **FAST
-        ).oof
-    )
+    assert used.oof.equals(classifier.cross_validate(table, labels, folds, recipe).oof)
     for fold, model in used.models.items():
         other = results["pixel"].models[fold].parameters
         assert other["tried"] == 1 and other["max_depth"] == model.parameters["max_depth"]
@@ -482,7 +483,7 @@ def test_the_phantom_s_files_leak_or_not_as_asked(leak: bool, tmp_path, monkeypa
         features.header_features(headers),
         classifier.image_labels(annotations),
         splits.make_folds(annotations, folds=5, seed=0),
-        groups=["header"],
+        Recipe(feature_groups=("header",)),
     )
     report = classifier.ablation(results, resamples=500)
     if leak:
@@ -500,7 +501,9 @@ def test_the_phantom_s_files_leak_or_not_as_asked(leak: bool, tmp_path, monkeypa
 def fitted() -> tuple[classifier.Classifier, pd.DataFrame]:
     labels = make_labels(1000)
     table = make_features(labels, signal=1.0)
-    return classifier.fit(table, labels, folds=make_folds(labels), calibration="isotonic", **FAST), table
+    return classifier.fit(
+        table, labels, replace(FAST, calibration="isotonic"), folds=make_folds(labels)
+    ), table
 
 
 def test_a_saved_classifier_predicts_the_same_bits(fitted, tmp_path) -> None:

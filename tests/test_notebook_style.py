@@ -11,7 +11,7 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
-from cxr import recipes, schema
+from cxr import classifier, recipes, schema
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
 
@@ -86,7 +86,7 @@ def test_every_parameter_is_used(path: Path) -> None:
     used = {
         n.id for c in code if c is not cell for n in ast.walk(ast.parse(c.source)) if isinstance(n, ast.Name)
     }
-    for name, recipe in {"Recipe": Recipe, "Looks": Looks}.items():
+    for name, recipe in {"Recipe": Recipe, "Looks": Looks, "clf.Recipe": classifier.Recipe}.items():
         if any(f"from_values({name}, globals())" in c.source for c in code):
             used |= set(recipes.declared(recipe))
     declared = {node.target.id for node in ast.parse(cell.source).body}

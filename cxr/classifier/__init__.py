@@ -20,6 +20,7 @@ from cxr.classifier.fitting import CrossValidation, cross_validate, fit
 from cxr.classifier.importance import permutation_importance, shap_values
 from cxr.classifier.labels import finding_labels, image_labels
 from cxr.classifier.model import Classifier, load, save
+from cxr.classifier.recipe import Recipe
 from cxr.classifier.scores import paired_differences, reliability, scores
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Calibrator",
     "Classifier",
     "CrossValidation",
+    "Recipe",
     "ablation",
     "compare_groups",
     "cross_validate",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from cxr import schema
-from cxr.classifier.fitting import CrossValidation, cross_validate
+from cxr.classifier.fitting import DEFAULT, CrossValidation, cross_validate
+from cxr.classifier.recipe import Recipe
 from cxr.classifier.scores import SCORES, paired_differences, scores
 from cxr.features import GROUPS, feature_group, feature_names
 
@@ -34,24 +36,13 @@ def compare_groups(
     features: pd.DataFrame,
     labels: pd.Series,
     folds: pd.DataFrame,
+    recipe: Recipe = DEFAULT,
     *,
-    groups: Iterable[str] = ("pixel",),
-    calibration: str = "sigmoid",
-    balanced: bool = True,
-    max_rounds: int = 400,
-    early_stopping_rounds: int = 30,
-    learning_rate: float = 0.05,
-    max_depth: int = 3,
-    trials: int = 1,
-    search_seconds: float = 3600.0,
-    inner_folds: int = 3,
-    seed: int = 0,
-    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, CrossValidation]:
     """Cross-validate the classifier on each set of feature groups, on the same images.
 
-    The settings of the trees are searched once, for `groups`, in each fold's training part; every
+    The settings of the trees are searched once, for the recipe's groups, in each fold's training part; every
     other set is fitted with what was found there. So a difference is the features' doing, and the
     time does not multiply.
 
@@ -59,22 +50,20 @@ def compare_groups(
         features: `image_id` and feature columns of one or more groups.
         labels: Index `image_id`, 1 for abnormal.
         folds: `image_id, fold`.
-        groups: Feature groups of the classifier that will be used.
+        recipe: Of the classifier that will be used.
         progress: Called with (sets done, sets).
 
-    The other arguments are those of `fit`.
-
     Returns:
-        Name of a set (`setting_name`) to its result: the one of `groups`, and each of
+        Name of a set (`setting_name`) to its result: the recipe's own, and each of
         `ABLATION_SETTINGS` whose features are in the table, in that order.
 
     Raises:
         DataError: As in `cross_validate`.
     """
     present = {feature_group(name) for name in feature_names(features)}
-    used = setting_name(groups)
+    used = setting_name(recipe.feature_groups)
     wanted = {name: held for name, held in ABLATION_SETTINGS.items() if set(held) <= present}
-    wanted.setdefault(used, tuple(groups))
+    wanted.setdefault(used, recipe.feature_groups)
     results: dict[str, CrossValidation] = {}
     for done, name in enumerate([used, *(name for name in wanted if name != used)]):
         found = results.get(used)
@@ -82,19 +71,8 @@ def compare_groups(
             features,
             labels,
             folds,
-            groups=wanted[name],
-            calibration=calibration,
-            balanced=balanced,
-            max_rounds=max_rounds,
-            early_stopping_rounds=early_stopping_rounds,
-            learning_rate=learning_rate,
-            max_depth=max_depth,
-            trials=trials,
-            search_seconds=search_seconds,
+            replace(recipe, feature_groups=wanted[name]),
             tree_settings=found and {fold: model.parameters for fold, model in found.models.items()},
-            inner_folds=inner_folds,
-            seed=seed,
-            threads=threads,
         )
         if progress:
             progress(done + 1, len(wanted))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,58 +12,39 @@ from numpy.typing import NDArray
 from cxr import schema
 from cxr.classifier.calibration import Calibrator, fit_calibrator
 from cxr.classifier.model import Classifier
-from cxr.classifier.search import SEARCHED, TrainingData, inner_assignment, search
-from cxr.errors import DataError, ParameterError
+from cxr.classifier.recipe import Recipe
+from cxr.classifier.search import FIRST_SETTING, TrainingData, inner_assignment, search
+from cxr.errors import DataError
 from cxr.features import feature_names
+
+DEFAULT = Recipe()
 
 
 def fit(
     features: pd.DataFrame,
     labels: pd.Series | pd.DataFrame,
+    recipe: Recipe = DEFAULT,
     *,
     folds: pd.DataFrame | None = None,
-    groups: Iterable[str] = ("pixel",),
-    calibration: str = "sigmoid",
-    balanced: bool = True,
-    max_rounds: int = 400,
-    early_stopping_rounds: int = 30,
-    learning_rate: float = 0.05,
-    max_depth: int = 3,
-    trials: int = 1,
-    search_seconds: float = 3600.0,
     tree_settings: Mapping[str, float] | None = None,
-    inner_folds: int = 3,
-    seed: int = 0,
-    threads: int = 1,
 ) -> Classifier:
     """Fit a calibrated classifier on the images that have labels.
 
     Inner folds hold images out in turn. Their held-out log loss chooses one number of rounds for
     all of them (early stopping) and ranks the settings of the search, and the held-out margins
     after that many rounds fit the calibration. The trees that are kept are then grown on all
-    images, for as many rounds.
+    images, for as many rounds. In a normal/abnormal classifier the two classes weigh the same in
+    training.
 
     Args:
         features: `image_id` and feature columns (`cxr.features`); NaN is missing.
         labels: Index `image_id`, 0 or 1. A Series makes a normal/abnormal classifier, a DataFrame
             with one column an output a multi-label one.
+        recipe: Features, trees and calibration.
         folds: `image_id, fold`: images of one fold stay together in the inner folds (copies of an
             image share a fold). Without it, or with one fold only, inner folds are drawn by label.
-        groups: Feature groups to use: "pixel", "header", "detector".
-        calibration: "sigmoid", "isotonic" or "none".
-        balanced: Weight the two classes equally in training (normal/abnormal only).
-        max_rounds: Most boosting rounds.
-        early_stopping_rounds: Rounds without a better held-out log loss before the inner models stop.
-        learning_rate: Shrinkage of each tree; the search varies it.
-        max_depth: Depth of a tree; the search varies it.
-        trials: Settings to try; the first is the one given here, the others are drawn by `seed`.
-        search_seconds: A safety net: no further setting is tried after this time. Where it cuts a
-            search short, the result depends on the machine, and `message` says so.
         tree_settings: Settings that an earlier search found (a classifier's `parameters`): these
             are used and nothing is searched.
-        inner_folds: Number of inner folds.
-        seed: Of the draws, the inner folds and the trees' subsampling.
-        threads: XGBoost's threads.
 
     Returns:
         The classifier. Where an output has one class only (no normal image, say), that output is
@@ -71,59 +52,45 @@ def fit(
 
     Raises:
         DataError: No feature of these groups, no images, or a labelled image without features.
-        ParameterError: A number out of its range, or too few images for an isotonic calibration.
+        ParameterError: Too few images for an isotonic calibration.
     """
-    if trials < 1 or inner_folds < 2 or max_rounds < 1:
-        raise ParameterError(
-            f"classifier: expected trials >= 1, inner_folds >= 2, max_rounds >= 1, "
-            f"got {trials}, {inner_folds}, {max_rounds}"
-        )
-    groups = tuple(groups)
-    names = feature_names(features, groups)
+    names = feature_names(features, recipe.feature_groups)
     if not names:
-        raise DataError(f"classifier: no feature of the groups {', '.join(groups)} in the table")
+        raise DataError(
+            f"classifier: no feature of the groups {', '.join(recipe.feature_groups)} in the table"
+        )
     truth = labels.to_frame(schema.P_ABNORMAL) if isinstance(labels, pd.Series) else labels
     values, target = _aligned(features, truth, names)
-    data = TrainingData(values, target, names, balanced and isinstance(labels, pd.Series), threads)
+    data = TrainingData(values, target, names, isinstance(labels, pd.Series), recipe.threads)
     learnable = _learnable(target)
     messages = [_constant_message(truth, learnable)]
-    chosen: dict[str, float] = {"learning_rate": learning_rate, "max_depth": max_depth, "threads": threads}
+    first = dict(FIRST_SETTING)
     if tree_settings is not None:
-        chosen |= {name: tree_settings[name] for name in SEARCHED if name in tree_settings}
-        trials = 1
-    if not learnable:
-        rounds = 0
-        calibrators = tuple(_constant(target[:, column]) for column in range(target.shape[1]))
-    else:
-        found = search(
-            data,
-            inner_assignment(truth, folds, inner_folds, seed),
-            chosen,
-            max_rounds=max_rounds,
-            early_stopping_rounds=early_stopping_rounds,
-            trials=trials,
-            search_seconds=search_seconds,
-            seed=seed,
-        )
-        chosen, rounds = found.chosen, found.rounds
+        first |= {name: tree_settings[name] for name in FIRST_SETTING if name in tree_settings}
+        recipe = replace(recipe, trials=1)
+    if learnable:
+        found = search(data, inner_assignment(truth, folds, recipe.seed), first, recipe)
         messages.append(found.message)
         calibrators = tuple(
-            fit_calibrator(found.margin[:, column], target[:, column], method=calibration)
+            fit_calibrator(found.margin[:, column], target[:, column], method=recipe.calibration)
             if column in learnable
             else _constant(target[:, column])
             for column in range(target.shape[1])
         )
-    booster = data.train(chosen, rounds, seed)
+        chosen, rounds = found.chosen, found.rounds
+    else:
+        calibrators = tuple(_constant(target[:, column]) for column in range(target.shape[1]))
+        chosen, rounds = first, 0
     return Classifier(
-        booster=booster,
+        booster=data.train(chosen, rounds, recipe.seed),
         feature_names=tuple(names),
         outputs=tuple(map(str, truth.columns)),
         calibrators=calibrators,
-        groups=groups,
+        groups=recipe.feature_groups,
         images=len(target),
         positives=tuple(int(count) for count in target.sum(axis=0)),
         rounds=rounds,
-        parameters=chosen,
+        parameters={**chosen, "threads": recipe.threads},
         message=" ".join(filter(None, messages)),
     )
 
@@ -150,20 +117,9 @@ def cross_validate(
     features: pd.DataFrame,
     labels: pd.Series | pd.DataFrame,
     folds: pd.DataFrame,
+    recipe: Recipe = DEFAULT,
     *,
-    groups: Iterable[str] = ("pixel",),
-    calibration: str = "sigmoid",
-    balanced: bool = True,
-    max_rounds: int = 400,
-    early_stopping_rounds: int = 30,
-    learning_rate: float = 0.05,
-    max_depth: int = 3,
-    trials: int = 1,
-    search_seconds: float = 3600.0,
     tree_settings: Mapping[int, Mapping[str, float]] | None = None,
-    inner_folds: int = 3,
-    seed: int = 0,
-    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossValidation:
     """Give every image a probability from a classifier that never saw it.
@@ -181,15 +137,13 @@ def cross_validate(
         features: `image_id` and feature columns.
         labels: As in `fit`; images without a label are left out.
         folds: `image_id, fold`.
+        recipe: As in `fit`; the folds share its `search_seconds`.
         tree_settings: For each fold, settings that an earlier search on the other folds found; see `fit`.
         progress: Called with (folds done, folds).
-
-    The other arguments are those of `fit`; `search_seconds` is shared by the folds.
 
     Raises:
         DataError: Fewer than two folds hold labelled images; or as in `fit`.
     """
-    groups = tuple(groups)
     assigned = folds[folds[schema.IMAGE_ID].isin(labels.index)].sort_values(schema.IMAGE_ID)
     numbers = sorted(int(fold) for fold in assigned[schema.FOLD].unique())
     if len(numbers) < 2:
@@ -205,28 +159,13 @@ def cross_validate(
     rows = rows.loc[assigned[schema.IMAGE_ID]].reset_index(drop=True)
     fold_of = assigned[schema.FOLD].to_numpy()
 
+    shared = replace(recipe, search_seconds=recipe.search_seconds / len(numbers))
     models: dict[int, Classifier] = {}
     parts: list[pd.DataFrame] = []
     for done, number in enumerate(numbers):
         training = assigned[schema.IMAGE_ID][fold_of != number]
-        model = fit(
-            features,
-            labels.loc[training],
-            folds=folds,
-            groups=groups,
-            calibration=calibration,
-            balanced=balanced,
-            max_rounds=max_rounds,
-            early_stopping_rounds=early_stopping_rounds,
-            learning_rate=learning_rate,
-            max_depth=max_depth,
-            trials=trials,
-            search_seconds=search_seconds / len(numbers),
-            tree_settings=None if tree_settings is None else tree_settings[number],
-            inner_folds=inner_folds,
-            seed=seed,
-            threads=threads,
-        )
+        settings = None if tree_settings is None else tree_settings[number]
+        model = fit(features, labels.loc[training], shared, folds=folds, tree_settings=settings)
         held_out = rows[fold_of == number]
         part = model.predict(held_out)
         part.insert(1, schema.FOLD, number)

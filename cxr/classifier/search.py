@@ -13,9 +13,20 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from cxr import schema
+from cxr.classifier.recipe import Recipe
 
-SEARCHED = ("learning_rate", "max_depth", "min_child_weight", "subsample", "colsample_bytree", "l2")
-"""Settings of the trees that the search varies."""
+FIRST_SETTING: dict[str, float] = {
+    "learning_rate": 0.05,
+    "max_depth": 3,
+    "min_child_weight": 2.0,
+    "subsample": 0.6,
+    "colsample_bytree": 0.3,
+    "l2": 1.0,
+}
+"""Settings of the trees that the search varies, and what it tries first."""
+PATIENCE = 30
+"""Boosting rounds without a lower held-out log loss after which the inner models stop."""
+INNER_FOLDS = 3
 
 _log = logging.getLogger("cxr")
 
@@ -58,10 +69,10 @@ class TrainingData:
             "base_score": prevalence,
             "eta": chosen["learning_rate"],
             "max_depth": int(chosen["max_depth"]),
-            "min_child_weight": chosen.get("min_child_weight", 2.0),
-            "subsample": chosen.get("subsample", 0.6),
-            "colsample_bytree": chosen.get("colsample_bytree", 0.3),
-            "lambda": chosen.get("l2", 1.0),
+            "min_child_weight": chosen["min_child_weight"],
+            "subsample": chosen["subsample"],
+            "colsample_bytree": chosen["colsample_bytree"],
+            "lambda": chosen["l2"],
             "seed": seed,
             "nthread": self.threads,
             "verbosity": 0,
@@ -86,30 +97,18 @@ class Searched:
 
 
 def search(
-    data: TrainingData,
-    inner: NDArray[np.intp],
-    given: Mapping[str, float],
-    *,
-    max_rounds: int,
-    early_stopping_rounds: int,
-    trials: int,
-    search_seconds: float,
-    seed: int,
+    data: TrainingData, inner: NDArray[np.intp], first: Mapping[str, float], recipe: Recipe
 ) -> Searched:
     """Try settings of the trees and keep the one of the least log loss on the inner folds.
 
     Args:
         data: The training images.
         inner: Inner fold of each image, `(N,)`.
-        given: The first setting; the others are drawn by `seed`.
-        max_rounds: Most boosting rounds.
-        early_stopping_rounds: Rounds without a better held-out log loss before a setting is done.
-        trials: How many settings.
-        search_seconds: No further setting is begun after this time: a safety net, and said loudly.
-        seed: Of the draws and the trees.
+        first: The first setting; the others are drawn by the recipe's seed.
+        recipe: How many settings, the most rounds, and the time after which no further setting is begun.
     """
     start = time.monotonic()
-    draws = np.random.default_rng(seed)
+    draws = np.random.default_rng(recipe.seed)
     splits = [
         (data.matrix(np.flatnonzero(inner != number)), data.matrix(rows), rows)
         for number in np.unique(inner)
@@ -117,17 +116,17 @@ def search(
     ]
     best: tuple[float, dict[str, float], int, NDArray[np.float64]] | None = None
     tried, message = 0, ""
-    for trial in range(trials):
-        setting = dict(given) if trial == 0 else {**given, **_draw(draws)}
-        if trial and time.monotonic() - start > search_seconds:
+    for trial in range(recipe.trials):
+        setting = dict(first) if trial == 0 else _draw(draws)
+        if trial and time.monotonic() - start > recipe.search_seconds:
             message = (
-                f"The clock ({search_seconds:g} s) stopped the search after {trial} of {trials} settings: "
-                f"on another machine the model may differ."
+                f"The clock ({recipe.search_seconds:g} s) stopped the search after {trial} of "
+                f"{recipe.trials} settings: on another machine the model may differ."
             )
             _log.warning("classifier: %s", message)
             break
-        settings = data.settings(setting, seed)
-        loss, rounds, margin = _grow(data, splits, settings, max_rounds, early_stopping_rounds)
+        settings = data.settings(setting, recipe.seed)
+        loss, rounds, margin = _grow(data, splits, settings, recipe.max_rounds)
         tried += 1
         if best is None or loss < best[0]:
             best = loss, setting, rounds, margin
@@ -145,7 +144,7 @@ def _draw(draws: np.random.Generator) -> dict[str, float]:
         float(np.round(draws.uniform(0.3, 1.0), 2)),
         float(np.round(10 ** draws.uniform(-1, 1.5), 3)),
     )
-    return dict(zip(SEARCHED, values, strict=True))
+    return dict(zip(FIRST_SETTING, values, strict=True))
 
 
 def _grow(
@@ -153,7 +152,6 @@ def _grow(
     splits: list[tuple[xgb.DMatrix, xgb.DMatrix, NDArray[np.intp]]],
     settings: dict[str, object],
     max_rounds: int,
-    patience: int,
 ) -> tuple[float, int, NDArray[np.float64]]:
     """Grow the inner models in step; the best held-out log loss, its round, and the margins there.
 
@@ -171,7 +169,7 @@ def _grow(
         loss = _log_loss(margin, data)
         if best is None or loss < best[0]:
             best = loss, round_ + 1, margin
-        elif round_ + 1 - best[1] >= patience:
+        elif round_ + 1 - best[1] >= PATIENCE:
             break
     assert best is not None
     return best
@@ -182,18 +180,16 @@ def _log_loss(margin: NDArray[np.float64], data: TrainingData) -> float:
     return float(np.average(loss, weights=data.weights() if data.balanced else None))
 
 
-def inner_assignment(
-    truth: pd.DataFrame, folds: pd.DataFrame | None, count: int, seed: int
-) -> NDArray[np.intp]:
+def inner_assignment(truth: pd.DataFrame, folds: pd.DataFrame | None, seed: int) -> NDArray[np.intp]:
     """Inner fold of each image: whole outer folds dealt out, or drawn evenly by label."""
     if folds is not None:
         fold = folds.set_index(schema.IMAGE_ID)[schema.FOLD].reindex(truth.index)
         numbers, place = np.unique(fold.to_numpy(), return_inverse=True)
         if fold.notna().all() and len(numbers) >= 2:
-            return place % min(count, len(numbers))
+            return place % min(INNER_FOLDS, len(numbers))
     order = np.random.default_rng(seed).permutation(len(truth))
     labels = truth.to_numpy()[:, 0] if truth.shape[1] == 1 else truth.to_numpy().any(axis=1)
     assignment = np.empty(len(truth), np.intp)
     by_label = order[np.argsort(labels[order], kind="stable")]
-    assignment[by_label] = np.arange(len(truth)) % min(count, len(truth))
+    assignment[by_label] = np.arange(len(truth)) % min(INNER_FOLDS, len(truth))
     return assignment

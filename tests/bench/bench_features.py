@@ -111,7 +111,7 @@ def compare_sizes(data_dir: Path, sizes: tuple[int | None, ...], repeats: int) -
         scored[size] = []
         for seed in range(repeats):
             folds = splits.make_folds(table, seed=seed)
-            result = classifier.cross_validate(pixel_table, labels, folds, seed=seed)
+            result = classifier.cross_validate(pixel_table, labels, folds, classifier.Recipe(seed=seed))
             scores = classifier.scores(result.oof["abnormal"], result.oof["p_abnormal"], resamples=0)
             scored[size].append(scores["value"][0])
     for size in sizes:
