@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cxr import chain, params, recipes
+from cxr import chain, classifier, params, recipes
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
 from cxr.recipes import About
 
 PAGE = Path(__file__).with_name("parameters.md")
-CLASSES: tuple[type, ...] = (Recipe, Looks)
+CLASSES: tuple[type, ...] = (classifier.Recipe, Recipe, Looks)
 """Classes of parameters, for ranges."""
 
 _HEAD = """# Parameters

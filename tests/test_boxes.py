@@ -159,9 +159,7 @@ def test_soft_nms_equals_ensemble_boxes(method, theirs):
     b = np.hstack([low, low + rng.uniform(0.15, 0.3, (90, 2))])
     scores, labels = rng.uniform(0, 1, 90), rng.integers(0, 2, 90)
     limit = {"linear": 0.03, "gaussian": 0.03}[method]
-    kept, lowered = boxes.soft_nms(
-        b, scores, 0.3, method=method, sigma=0.4, score_threshold=limit, labels=labels
-    )
+    kept, lowered = boxes.soft_nms(b, scores, 0.3, method=method, score_threshold=limit, labels=labels)
     assert 50 <= len(kept) <= 70
     theirs_by_box = {}
     for label in (0, 1):
@@ -169,7 +167,7 @@ def test_soft_nms_equals_ensemble_boxes(method, theirs):
         of_label = np.flatnonzero(labels == label)
         new = scores[of_label].copy()
         index = ensemble_boxes_nms.cpu_soft_nms_float(
-            b[of_label], new, Nt=0.3, sigma=0.4, thresh=limit, method=theirs
+            b[of_label], new, Nt=0.3, sigma=0.5, thresh=limit, method=theirs
         )
         theirs_by_box |= dict(zip(of_label[index].tolist(), new[new > limit], strict=True))
     assert set(theirs_by_box) == set(kept.tolist())
@@ -182,14 +180,12 @@ def test_soft_nms_by_hand():
     kept, lowered = boxes.soft_nms(b, [0.9, 0.8, 0.5], method="linear", iou_threshold=0.4)
     assert kept.tolist() == [0, 2, 1]
     np.testing.assert_allclose(lowered, [0.9, 0.5, 0.8 * 0.5])
-    kept, lowered = boxes.soft_nms(b, [0.9, 0.8, 0.5], sigma=0.5)
+    kept, lowered = boxes.soft_nms(b, [0.9, 0.8, 0.5])
     assert kept.tolist() == [0, 2, 1]
     np.testing.assert_allclose(lowered, [0.9, 0.5, 0.8 * np.exp(-0.25 / 0.5)])
     assert len(boxes.soft_nms([], [])[0]) == 0
     with pytest.raises(ParameterError, match="'gaussian' or 'linear', got 'hard'"):
         boxes.soft_nms(b, [1, 1, 1], method="hard")
-    with pytest.raises(ParameterError, match="sigma above zero"):
-        boxes.soft_nms(b, [1, 1, 1], sigma=0)
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -219,20 +215,11 @@ def test_two_boxes_fuse_to_their_weighted_mean():
     assert fused.labels.tolist() == [5] and fused.n_boxes.tolist() == [2] and fused.n_models.tolist() == [2]
 
 
-@pytest.mark.parametrize(
-    ("conf_type", "both", "alone"),
-    [
-        # Weights 1 and 3: confidences 0.9 and 0.9 in the pair; 3 * 0.2 alone.
-        ("avg", 1.8 / 2 * 2 / 4, 0.6 / 4),
-        ("max", 0.9 / 3, 0.6 / 3),
-        ("box_and_model_avg", 1.8 / 4 * 4 / 4, 0.6 / 3 * 3 / 4),
-        ("absent_model_aware_avg", 1.8 / 4, 0.6 / (3 + 1)),
-    ],
-)
-def test_confidence_types_by_hand(conf_type, both, alone):
+def test_weights_and_scores_by_hand():
+    """Weights 1 and 3: confidences 0.9 and 0.9 in the pair; 3 * 0.2 alone."""
     b = [[0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]]
-    fused = fuse(b, [0.9, 0.3, 0.2], [0, 0, 0], [0, 1, 1], weights=[1, 3], conf_type=conf_type)
-    np.testing.assert_allclose(fused.scores, [both, alone])
+    fused = fuse(b, [0.9, 0.3, 0.2], [0, 0, 0], [0, 1, 1], weights=[1, 3])
+    np.testing.assert_allclose(fused.scores, [1.8 / 2 * 2 / 4, 0.6 / 4])
     np.testing.assert_allclose(fused.boxes[0], [1, 0, 11, 10])
 
 
@@ -248,8 +235,6 @@ def test_two_boxes_of_one_model_count_as_one_model():
     b = [[0, 0, 10, 10], [1, 0, 11, 10], [0, 1, 10, 11]]
     fused = fuse(b, [0.9, 0.9, 0.9], [0, 0, 0], [0, 0, 1], n_models=3)
     assert fused.n_boxes.tolist() == [3] and fused.n_models.tolist() == [2]
-    overflowing = fuse(b, [0.9] * 3, [0] * 3, [0] * 3, n_models=2, allows_overflow=True)
-    assert overflowing.scores[0] == pytest.approx(0.9 * 3 / 2)
     assert fuse(b, [0.9] * 3, [0] * 3, [0] * 3, n_models=2).scores[0] == pytest.approx(0.9)
 
 
@@ -289,7 +274,6 @@ def test_fusing_nothing():
         ({"models": [2]}, BoxError, "model_ids: expected 0..1 for 2 models, got 2"),
         ({"labels": [0.5]}, BoxError, "labels: expected integers"),
         ({"labels": [0, 1]}, BoxError, r"labels: expected shape \(1,\)"),
-        ({"conf_type": "mean"}, ParameterError, "expected one of avg, max"),
         ({"weights": [1, 0]}, ParameterError, "one number above zero per model"),
         ({"weights": [1, 1, 1], "n_models": 2}, ParameterError, "expected 2, one per model, got 3"),
     ],
@@ -308,23 +292,20 @@ def random_models(rng, n_models, most):
     return [list(part) for part in zip(*lists, strict=True)]
 
 
-@pytest.mark.parametrize("conf_type", boxes.CONF_TYPES)
-@pytest.mark.parametrize("overflow", [False, True])
-def test_fusion_equals_ensemble_boxes(conf_type, overflow):
+def test_fusion_equals_ensemble_boxes():
     """Same clusters and scores; theirs hold means in float32, so 1e-6 of the unit square."""
-    rng = np.random.default_rng(len(conf_type))
+    rng = np.random.default_rng(3)
     for _ in range(60):
         n_models = int(rng.integers(1, 6))
         weights = rng.uniform(0.5, 2, n_models)
         b, scores, labels = random_models(rng, n_models, 15)
         theirs = ensemble_boxes.weighted_boxes_fusion(
-            b, scores, labels, weights=weights, iou_thr=0.35, skip_box_thr=0.05,
-            conf_type=conf_type, allows_overflow=overflow,
-        )  # fmt: skip
+            b, scores, labels, weights=weights, iou_thr=0.35, skip_box_thr=0.05
+        )
         models = np.repeat(np.arange(n_models), [len(part) for part in b])
         ours = fuse(
             np.concatenate(b), np.concatenate(scores), np.concatenate(labels), models, weights=weights,
-            iou_threshold=0.35, skip_below=0.05, conf_type=conf_type, allows_overflow=overflow,
+            iou_threshold=0.35, skip_below=0.05,
         )  # fmt: skip
         np.testing.assert_allclose(ours.scores, theirs[1], atol=1e-6)
         np.testing.assert_allclose(ours.boxes, theirs[0], atol=1e-6)
@@ -531,9 +512,8 @@ def everything(seed: int) -> dict[str, list]:
         made[method] = [
             part.tolist() for part in boxes.soft_nms(b, scores, 0.3, method=method, labels=labels)
         ]
-    for kind in boxes.CONF_TYPES:
-        fused = fuse(b, scores, labels, models, weights=[1, 2, 3, 4], images=images, conf_type=kind)
-        made[kind] = [part.tolist() for part in fused]
+    fused = fuse(b, scores, labels, models, weights=[1, 2, 3, 4], images=images)
+    made["wbf"] = [part.tolist() for part in fused]
     return made
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from cxr.boxes import check_fusion_method, count_models, nms, soft_nms, weighted_boxes_fusion
-from cxr.errors import ParameterError
 from cxr.schema import (
     BOX_COLUMNS,
     CLASS_ID,
@@ -24,7 +23,6 @@ def fuse_readers(
     *,
     iou_threshold: float = 0.4,
     method: str = "wbf",
-    min_readers: int | None = None,
     classes: ClassTable = VINBIGDATA,
 ) -> pd.DataFrame:
     """Fuse the boxes that an image's readers drew of the same finding.
@@ -39,7 +37,7 @@ def fuse_readers(
     - "soft-nms": as "nms", but a box stays when its score, lowered by `1 - iou` for each kept box that
       overlaps it by more than the threshold, is still above one half;
     - "union": every box as it was drawn;
-    - "agreement": of the union, the boxes that at least two readers drew (or `min_readers`).
+    - "agreement": of the union, the boxes that at least two readers drew.
 
     For the last four, a reader drew a box when one of that reader's boxes of the same class is the
     box itself or overlaps it by more than the threshold; for "wbf", when a box of theirs is in the cluster.
@@ -48,24 +46,19 @@ def fuse_readers(
         annotations: Reader table (`schema.ANNOTATION_COLUMNS`), as `read_annotations` returns it.
         iou_threshold: IoU above which two boxes are the same finding.
         method: One of `boxes.FUSION_METHODS`.
-        min_readers: Keep only what at least so many readers drew; 2 for "agreement", else 1.
         classes: Classes of the data set.
 
     Returns:
         `schema.CONSENSUS_COLUMNS`, images in the order of their first row: a row per fused box, with
         `n_readers` who drew it and `agreement`, their share of the image's readers. A normal image has one
         row of the normal class, NaN coordinates, and the readers who called it normal. So has an image
-        of whose boxes `min_readers` left none; its `n_readers` is 0.
+        of whose boxes "agreement" left none; its `n_readers` is 0.
 
     Raises:
-        ParameterError: An unknown method, or a min_readers below 1.
+        ParameterError: An unknown method.
         BoxError: A finding without a usable box.
     """
     check_fusion_method("fuse_readers", method)
-    if min_readers is None:
-        min_readers = 2 if method == "agreement" else 1
-    if min_readers < 1:
-        raise ParameterError(f"fuse_readers: expected min_readers of at least 1, got {min_readers}")
     if annotations.empty:
         return _table(np.empty((0, 4)), *(np.empty(0, np.int64) for _ in range(3)), [], np.empty(0), classes)
 
@@ -96,7 +89,7 @@ def fuse_readers(
         n_readers = count_models(boxes, labels, box_readers, iou_threshold, images=box_images)[kept]
         boxes, labels, box_images = boxes[kept], labels[kept], box_images[kept]
 
-    enough = n_readers >= min_readers
+    enough = n_readers >= (2 if method == "agreement" else 1)
     boxes, labels, box_images, n_readers = (
         boxes[enough],
         labels[enough],

@@ -6,12 +6,11 @@ the bottom edge exclusive.
 
 from cxr.boxes.agreement import count_models
 from cxr.boxes.ensemble import FUSION_METHODS, check_fusion_method, fuse_models
-from cxr.boxes.fusion import CONF_TYPES, FusedBoxes, weighted_boxes_fusion
+from cxr.boxes.fusion import FusedBoxes, weighted_boxes_fusion
 from cxr.boxes.geometry import areas, as_boxes, clip, iou, scale, validate
 from cxr.boxes.suppression import nms, soft_nms
 
 __all__ = [
-    "CONF_TYPES",
     "FUSION_METHODS",
     "FusedBoxes",
     "areas",

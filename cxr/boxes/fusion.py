@@ -12,9 +12,6 @@ from cxr.boxes.geometry import as_boxes
 from cxr.boxes.grouping import dense_keys, group_by_score
 from cxr.errors import BoxError, ParameterError
 
-CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
-"""How a fused box gets its score; see `weighted_boxes_fusion`."""
-
 
 class FusedBoxes(NamedTuple):
     """What a fusion leaves, by image and then by falling score.
@@ -46,8 +43,6 @@ def weighted_boxes_fusion(
     n_models: int | None = None,
     iou_threshold: float = 0.55,
     skip_below: float = 0.0,
-    conf_type: str = "avg",
-    allows_overflow: bool = False,
     images: ArrayLike | None = None,
 ) -> FusedBoxes:
     """Fuse the boxes of several models (or readers) that mark the same thing.
@@ -57,13 +52,8 @@ def weighted_boxes_fusion(
     threshold (equal IoUs: the older cluster); the cluster's box becomes the mean of its boxes weighted
     by `score * weight`. Otherwise it opens a new cluster.
 
-    The score of a cluster of n boxes with confidences `c = score * weight`, of M models:
-
-    - "avg": `mean(c) * min(M, n) / sum(weights)`, `mean(c) * n / sum(weights)` with `allows_overflow`;
-    - "max": `max(c) / max(weights)`;
-    - "box_and_model_avg": `sum(c) / (weights of its boxes)`, times the share of the weights of its
-      distinct models in `sum(weights)`;
-    - "absent_model_aware_avg": `sum(c) / (weights of its boxes + weights of the models not in it)`.
+    The score of a cluster of n boxes with confidences `c = score * weight`, of M models, is
+    `mean(c) * min(M, n) / sum(weights)`.
 
     A model that found nothing in an image counts as absent there, so the number of models is never
     guessed from the boxes: give `weights` or `n_models`.
@@ -78,8 +68,6 @@ def weighted_boxes_fusion(
         n_models: Number of models M, those without any box included.
         iou_threshold: IoU above which a box joins a cluster.
         skip_below: Boxes of a lower score are left out before anything else.
-        conf_type: One of `CONF_TYPES`.
-        allows_overflow: For "avg", whether several boxes of one model may lift a score above 1.
         images: Integer image number of every box `(N,)`, for many images in one call.
 
     Returns:
@@ -88,18 +76,15 @@ def weighted_boxes_fusion(
     Raises:
         BoxError: Arrays that do not fit each other, a box without area or not finite, a model id out
             of range, a negative score.
-        ParameterError: Neither weights nor n_models, weights that are not positive, an unknown
-            conf_type.
+        ParameterError: Neither weights nor n_models, or weights that are not positive.
 
     References:
         Solovyev, Wang, Gabruseva 2021, https://arxiv.org/abs/1910.13302, and the authors' package
-        `ensemble-boxes`, whose results this function equals up to three points: means are taken in
-        float64 instead of float32; equal scores keep input order (there: the reverse of an unstable
+        `ensemble-boxes`, whose results (`conf_type="avg"`) this function equals up to three points: means are
+        taken in float64 instead of float32; equal scores keep input order (there: the reverse of an unstable
         sort); a box without area is an error (there: dropped with a warning).
     """
     weights = model_weights(weights, n_models)
-    if conf_type not in CONF_TYPES:
-        raise ParameterError(f"conf_type: expected one of {', '.join(CONF_TYPES)}, got {conf_type!r}")
     boxes, scores, labels, model_ids, images = checked(boxes, scores, labels, model_ids, images, len(weights))
     if skip_below > 0:
         kept = scores >= skip_below
@@ -112,18 +97,7 @@ def weighted_boxes_fusion(
     # Made here, not in the compiled loop: numpy asks the system for large pages, numba does not.
     n = len(order)
     results = np.empty((n, 4), np.float32), np.empty(n), *np.empty((3, n), np.int64)
-    count = _cluster(
-        boxes,
-        confidences,
-        model_ids,
-        weights,
-        order,
-        starts,
-        float(iou_threshold),
-        CONF_TYPES.index(conf_type),
-        allows_overflow,
-        *results,
-    )
+    count = _cluster(boxes, confidences, model_ids, weights, order, starts, float(iou_threshold), *results)
     fused, scores, first, n_boxes, models = (values[:count] for values in results)
     labels, images = labels[first], images[first]
     keys, n_groups = dense_keys(images)
@@ -223,7 +197,7 @@ def _integers(values: ArrayLike, name: str, n: int) -> np.ndarray:
 
 @compiled
 def _cluster(
-    boxes, confidences, model_ids, weights, order, starts, threshold, conf_type, overflow,
+    boxes, confidences, model_ids, weights, order, starts, threshold,
     fused, scores, first_box, boxes_in, models_in,
 ):  # fmt: skip
     """Fuse group by group into the last five arrays; returns how many rows of them are filled.
@@ -239,12 +213,8 @@ def _cluster(
     ratio = threshold / (1 + threshold) * (1 - 1e-12)  # of the areas, what overlaps at the threshold
     moment = np.empty((largest, 4))
     confidence = np.empty(largest)
-    highest = np.empty(largest)
-    weight = np.empty(largest)
-    model_weight = np.empty(largest)
     drew = np.empty((largest, n_models), np.bool_)
     total = weights.sum()
-    heaviest = weights.max()
     base = 0
     for g in range(starts.shape[0] - 1):
         count = 0
@@ -281,18 +251,12 @@ def _cluster(
                     moment[c, k] = share * boxes[index, k]
                 area[c] = own_area
                 confidence[c] = share
-                highest[c] = share
-                weight[c] = weights[model]
-                model_weight[c] = weights[model]
                 continue
             c = best
             boxes_in[base + c] += 1
             if not drew[c, model]:
                 drew[c, model] = True
                 models_in[base + c] += 1
-                model_weight[c] += weights[model]
-            weight[c] += weights[model]
-            highest[c] = max(highest[c], share)
             confidence[c] += share
             # Boxes of score zero weigh nothing: while there are no others, the first one stands.
             if confidence[c] > 0:
@@ -304,18 +268,7 @@ def _cluster(
         for c in range(count):
             fused[base + c, 0], fused[base + c, 1] = left[c], top[c]
             fused[base + c, 2], fused[base + c, 3] = right[c], bottom[c]
-            # In the order of CONF_TYPES.
-            if conf_type == 0:
-                counted = boxes_in[base + c]
-                if not overflow:
-                    counted = min(counted, n_models)
-                score = confidence[c] / boxes_in[base + c] * counted / total
-            elif conf_type == 1:
-                score = highest[c] / heaviest
-            elif conf_type == 2:
-                score = confidence[c] / weight[c] * model_weight[c] / total
-            else:
-                score = confidence[c] / (weight[c] + (total - model_weight[c]))
-            scores[base + c] = score
+            counted = min(boxes_in[base + c], n_models)
+            scores[base + c] = confidence[c] / boxes_in[base + c] * counted / total
         base += count
     return base

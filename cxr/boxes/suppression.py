@@ -10,6 +10,9 @@ from cxr.boxes.geometry import as_boxes
 from cxr.boxes.grouping import dense_keys, group_by_score
 from cxr.errors import BoxError, ParameterError
 
+SIGMA = 0.5
+"""Width of the Gaussian of `soft_nms`."""
+
 
 def nms(
     boxes: ArrayLike,
@@ -53,7 +56,6 @@ def soft_nms(
     iou_threshold: float = 0.5,
     *,
     method: str = "gaussian",
-    sigma: float = 0.5,
     score_threshold: float = 0.001,
     labels: ArrayLike | None = None,
     images: ArrayLike | None = None,
@@ -62,14 +64,13 @@ def soft_nms(
 
     The box of the highest remaining score is taken next (equal scores in input order); every box
     left is then multiplied by `1 - iou` where the IoU exceeds the threshold ("linear") or by
-    `exp(-iou ** 2 / sigma)` ("gaussian", which has no threshold).
+    `exp(-iou ** 2 / SIGMA)` ("gaussian", which has no threshold).
 
     Args:
         boxes: Boxes `(N, 4)`, all in the same kind of pixels.
         scores: Scores `(N,)`.
         iou_threshold: For "linear", the IoU above which a score is lowered.
         method: "gaussian" or "linear".
-        sigma: Width of the Gaussian.
         score_threshold: Boxes whose lowered score is not greater than this are dropped.
         labels: Integer labels `(N,)`; boxes of different labels leave each other alone.
         images: Integer image numbers `(N,)`, for many images in one call.
@@ -80,20 +81,18 @@ def soft_nms(
 
     Raises:
         BoxError: Arrays that do not fit each other.
-        ParameterError: An unknown method, or a sigma that is not positive.
+        ParameterError: An unknown method.
 
     References:
         Bodla et al. 2017, Soft-NMS, https://arxiv.org/abs/1704.04503.
     """
     if method not in ("gaussian", "linear"):
         raise ParameterError(f"soft_nms: expected method 'gaussian' or 'linear', got {method!r}")
-    if sigma <= 0:
-        raise ParameterError(f"soft_nms: expected a sigma above zero, got {sigma}")
     boxes, scores, images, labels = _aligned(boxes, scores, images, labels)
     keys, n_groups = dense_keys(images, labels)
     order, starts = group_by_score(keys, scores, n_groups)
     lowered = scores.copy()
-    _soften(boxes, lowered, order, starts, float(iou_threshold), method == "linear", float(sigma))
+    _soften(boxes, lowered, order, starts, float(iou_threshold), method == "linear")
     kept = np.flatnonzero(lowered > score_threshold)
     kept = _by_image_and_score(kept, images, lowered)
     return kept, lowered[kept]
@@ -169,7 +168,7 @@ def _suppress(boxes, order, starts, threshold):
 
 
 @compiled
-def _soften(boxes, scores, order, starts, threshold, linear, sigma):
+def _soften(boxes, scores, order, starts, threshold, linear):
     for g in range(starts.shape[0] - 1):
         first, last = starts[g], starts[g + 1]
         members = order[first:last].copy()
@@ -189,6 +188,6 @@ def _soften(boxes, scores, order, starts, threshold, linear, sigma):
                     boxes[taken, 0], boxes[taken, 1], boxes[taken, 2], boxes[taken, 3],
                 )  # fmt: skip
                 if not linear:
-                    scores[index] *= np.exp(-(overlap * overlap) / sigma)
+                    scores[index] *= np.exp(-(overlap * overlap) / SIGMA)
                 elif overlap > threshold:
                     scores[index] *= 1.0 - overlap
