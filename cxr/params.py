@@ -225,7 +225,7 @@ def _typed(value: Any, kind: str, where: str) -> Value:
         raise ParameterError(f"{where}: {kind} is no parameter type; use bool, int, float, str or a list")
     if kind == "float" and type(value) is int:
         return float(value)
-    if type(value) is not _TYPES[kind]:
+    if not isinstance(value, bool | int | float | str) or type(value) is not _TYPES[kind]:
         hint = ""
         if kind == "float" and isinstance(value, str) and _is_number(value):
             hint = "; YAML needs a point in it, as in 1.0e-3"

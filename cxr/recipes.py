@@ -142,7 +142,7 @@ def declared(cls: type[Any]) -> dict[str, Declared]:
     for field, hint in _fields(cls):
         items = typing.get_args(hint)
         kind = f"list[{items[0].__name__}]" if items else hint.__name__
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        default: Any = list(field.default) if isinstance(field.default, tuple) else field.default
         about: About = field.metadata["about"]
         table[field.name] = Declared(field.name, kind, default, about.comment, (cls.__name__,))
     return table

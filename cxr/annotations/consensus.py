@@ -60,7 +60,8 @@ def fuse_readers(
     """
     check_fusion_method("fuse_readers", method)
     if annotations.empty:
-        return _table(np.empty((0, 4)), *(np.empty(0, np.int64) for _ in range(3)), [], np.empty(0), classes)
+        none = np.empty(0, np.int64)
+        return _table(np.empty((0, 4)), none, none, none, [], np.empty(0), classes)
 
     images, image_ids = pd.factorize(annotations[IMAGE_ID])
     readers, rad_ids = pd.factorize(annotations[RAD_ID], sort=True)

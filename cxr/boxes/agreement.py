@@ -48,7 +48,14 @@ def count_models(
 
 
 @compiled
-def _count(boxes, model_ids, order, starts, threshold, n_models):
+def _count(
+    boxes: np.ndarray,
+    model_ids: np.ndarray,
+    order: np.ndarray,
+    starts: np.ndarray,
+    threshold: float,
+    n_models: int,
+) -> np.ndarray:
     counts = np.ones(boxes.shape[0], np.int64)
     seen = np.empty(n_models, np.bool_)
     for g in range(starts.shape[0] - 1):

@@ -7,17 +7,17 @@ the few seconds of compiling are spent once a machine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 try:
     import numba
 except ImportError:
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 HAVE_NUMBA = numba is not None
 """Whether `compiled` compiles."""
 
-_Function = TypeVar("_Function", bound=Callable)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
@@ -31,8 +31,10 @@ def compiled(function: _Function) -> _Function:
     """
     if numba is None:
         return function
+    loop: _Function
     try:
-        return numba.njit(cache=True)(function)
+        loop = numba.njit(cache=True)(function)
     except RuntimeError:
         # No folder to keep the cache in (read-only installation and home): compile every time.
-        return numba.njit(function)
+        loop = numba.njit(function)
+    return loop

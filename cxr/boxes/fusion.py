@@ -166,7 +166,9 @@ def checked(
 
 
 @compiled
-def _first_wrong(boxes, scores, model_ids, n_models):
+def _first_wrong(
+    boxes: np.ndarray, scores: np.ndarray, model_ids: np.ndarray, n_models: int
+) -> int:
     """Row of the first box that is impossible, -1 where there is none."""
     for i in range(boxes.shape[0]):
         width, height = boxes[i, 2] - boxes[i, 0], boxes[i, 3] - boxes[i, 1]
@@ -197,9 +199,11 @@ def _integers(values: ArrayLike, name: str, n: int) -> np.ndarray:
 
 @compiled
 def _cluster(
-    boxes, confidences, model_ids, weights, order, starts, threshold,
-    fused, scores, first_box, boxes_in, models_in,
-):  # fmt: skip
+    boxes: np.ndarray, confidences: np.ndarray, model_ids: np.ndarray, weights: np.ndarray,
+    order: np.ndarray, starts: np.ndarray, threshold: float,
+    fused: np.ndarray, scores: np.ndarray, first_box: np.ndarray, boxes_in: np.ndarray,
+    models_in: np.ndarray,
+) -> int:  # fmt: skip
     """Fuse group by group into the last five arrays; returns how many rows of them are filled.
 
     Every group starts anew in the same small working arrays.

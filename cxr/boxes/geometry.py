@@ -57,7 +57,7 @@ def as_boxes(boxes: ArrayLike, dtype: type = np.float32) -> np.ndarray:
         BoxError: The shape is not `(N, 4)` or the values are no numbers.
     """
     try:
-        array = np.asarray(boxes, dtype=dtype)
+        array: np.ndarray = np.asarray(boxes, dtype=dtype)
     except (TypeError, ValueError) as error:
         raise BoxError(f"expected boxes of shape (N, 4), got {type(boxes).__name__}: {error}") from None
     if array.size == 0 and array.ndim < 3:

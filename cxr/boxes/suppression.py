@@ -124,7 +124,8 @@ def _aligned(
         raise BoxError(f"box {row}: expected four finite numbers, got {boxes[row].tolist()}")
     if n and np.isnan(columns[0]).any():
         raise BoxError(f"score {int(np.isnan(columns[0]).argmax())}: expected a number, got NaN")
-    return boxes, *columns
+    scores, labels, images = columns
+    return boxes, scores, labels, images
 
 
 def _by_image_and_score(kept: np.ndarray, images: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -133,7 +134,9 @@ def _by_image_and_score(kept: np.ndarray, images: np.ndarray, scores: np.ndarray
 
 
 @compiled
-def pair_iou(ax0, ay0, ax1, ay1, bx0, by0, bx1, by1):
+def pair_iou(
+    ax0: float, ay0: float, ax1: float, ay1: float, bx0: float, by0: float, bx1: float, by1: float
+) -> float:
     """IoU of two boxes given edge by edge; 0 where they do not touch."""
     width = min(ax1, bx1) - max(ax0, bx0)
     height = min(ay1, by1) - max(ay0, by0)
@@ -144,7 +147,9 @@ def pair_iou(ax0, ay0, ax1, ay1, bx0, by0, bx1, by1):
 
 
 @compiled
-def _suppress(boxes, order, starts, threshold):
+def _suppress(
+    boxes: np.ndarray, order: np.ndarray, starts: np.ndarray, threshold: float
+) -> np.ndarray:
     kept = np.empty(order.shape[0], np.int64)
     n_kept = 0
     for g in range(starts.shape[0] - 1):
@@ -168,7 +173,14 @@ def _suppress(boxes, order, starts, threshold):
 
 
 @compiled
-def _soften(boxes, scores, order, starts, threshold, linear):
+def _soften(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    order: np.ndarray,
+    starts: np.ndarray,
+    threshold: float,
+    linear: bool,
+) -> None:
     for g in range(starts.shape[0] - 1):
         first, last = starts[g], starts[g + 1]
         members = order[first:last].copy()

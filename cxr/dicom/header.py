@@ -151,7 +151,7 @@ def _text(dataset: Dataset, keyword: str) -> str:
     raw = None
     try:
         raw = dataset.get_item(tag) if tag is not None else None
-        if raw is None:
+        if tag is None or raw is None:
             return ""
         value = dataset[tag].value
     except Exception:

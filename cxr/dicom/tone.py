@@ -166,7 +166,7 @@ def is_sane(levels: np.ndarray) -> bool:
         return False
     inside = np.count_nonzero((levels > 0.5) & (levels < 254.5)) / levels.size
     low, high = np.percentile(levels, (1.0, 99.0))
-    return inside >= _MIN_INSIDE and high - low >= _MIN_SPREAD
+    return bool(inside >= _MIN_INSIDE and high - low >= _MIN_SPREAD)
 
 
 def choose_window(values: np.ndarray, windows: tuple[Window, ...]) -> Window:

@@ -63,7 +63,7 @@ def export_as(
         run_dir,
         out,
         format=format,
-        classes=annotations.read_classes(data_dir),
+        classes=ann.read_classes(data_dir),
         data_dir=data_dir,
         progress=progress,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr import annotations, boxes, schema
+from cxr import annotations as ann
+from cxr import boxes, schema
 from cxr.errors import DataError
 from cxr.rundir import read_table
 from cxr.schema import ClassTable
@@ -97,9 +98,9 @@ def truth_of_test(data_dir: Path, classes: ClassTable) -> pd.DataFrame | None:
     path = data_dir / TEST_TRUTH
     if not path.is_file():
         return None
-    truth = annotations.read_annotations(path, classes=classes)
+    truth = ann.read_annotations(path, classes=classes)
     if truth.groupby(schema.IMAGE_ID)[schema.RAD_ID].nunique().max() > 1:
-        truth = annotations.fuse_readers(truth, classes=classes)
+        truth = ann.fuse_readers(truth, classes=classes)
     return truth
 
 

@@ -96,7 +96,7 @@ def shrink(pixels: NDArray[np.uint8], longest_side: int | None) -> NDArray[np.ui
     scale = longest_side / max(rows, columns)
     # Three pixels is the least that an edge filter needs.
     size = max(3, round(columns * scale)), max(3, round(rows * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _intensity(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
@@ -111,7 +111,7 @@ def _intensity(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
     constant = positive.size == 1
     skewness = np.nan if constant else third / second**1.5
     kurtosis = np.nan if constant else fourth / second**2 - 3.0
-    return mean, np.sqrt(second), _median(counts), skewness, kurtosis, abs(entropy)
+    return float(mean), float(np.sqrt(second)), _median(counts), skewness, kurtosis, abs(float(entropy))
 
 
 def _median(counts: NDArray[np.int64]) -> float:

@@ -128,7 +128,7 @@ def _haralick_of(matrix: NDArray[np.float64], greatest: int) -> NDArray[np.float
     )
 
 
-def _entropy(probabilities: NDArray[np.float64]) -> float:
+def _entropy(probabilities: np.ndarray) -> float:
     positive = probabilities[probabilities > 0]
     return float(-(positive @ np.log2(positive)))
 
@@ -146,7 +146,10 @@ def gabor_responses(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDA
     image = pixels.astype(np.float64)
     # cv2 correlates where scipy convolves, hence the reversed kernels.
     real, imaginary = (
-        cv2.sepFilter2D(image, cv2.CV_64F, kernel[::-1].copy(), across, borderType=cv2.BORDER_REFLECT)
+        np.asarray(
+            cv2.sepFilter2D(image, cv2.CV_64F, kernel[::-1].copy(), across, borderType=cv2.BORDER_REFLECT),
+            dtype=np.float64,
+        )
         for kernel in (along.real, along.imag)
     )
     return real, imaginary

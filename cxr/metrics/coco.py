@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import contextlib
 import io
 from collections.abc import Iterable
@@ -110,7 +112,7 @@ def coco_map(
 
 def _records(
     images: np.ndarray, labels: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     edges = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
     areas = edges[:, 2] * edges[:, 3]
     records = [

@@ -72,9 +72,9 @@ def froc(
         Bandos et al. 2009, Area under the free-response ROC curve; Setio et al. 2017 (LUNA16), whose
         competition metric is the mean over the same seven rates.
     """
-    rates = np.asarray(rates, dtype=np.float64)
-    if rates.size == 0 or not (rates >= 0).all():
-        raise ParameterError(f"rates: expected false positives per image of at least 0, got {rates.tolist()}")
+    limits = np.asarray(rates, dtype=np.float64)
+    if limits.size == 0 or not (limits >= 0).all():
+        raise ParameterError(f"rates: expected false positives per image of at least 0, got {limits.tolist()}")
     problem = encode(detections, truth, image_ids=image_ids, class_ids=class_ids)
     n_classes, n_images = len(problem.class_ids), max(len(problem.image_ids), 1)
     matches = match(problem.detections, problem.truth, n_classes=n_classes, iou_threshold=iou_threshold)
@@ -82,7 +82,7 @@ def froc(
     n_truth = np.bincount(problem.truth.label, minlength=n_classes)
     let_in = detections_from_score(problem, points)
 
-    sensitivities = np.full((n_classes, len(rates)), np.nan)
+    sensitivities = np.full((n_classes, len(limits)), np.nan)
     curves = {}
     for c in np.flatnonzero(n_truth):
         part = slice(points.starts[c], points.starts[c + 1])
@@ -90,7 +90,7 @@ def froc(
         hits = np.searchsorted(-score, -score, side="right")
         false_positives = (let_in[part] - hits) / n_images
         sensitivity = hits / n_truth[c]
-        within = false_positives[None, :] <= rates[:, None] + 1e-12
+        within = false_positives[None, :] <= limits[:, None] + 1e-12
         sensitivities[c] = np.where(within, sensitivity[None, :], 0.0).max(axis=1, initial=0.0)
         curves[int(problem.class_ids[c])] = pd.DataFrame(
             {"score": score, "false_positives": false_positives, "sensitivity": sensitivity}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -46,7 +48,7 @@ def group_scores(
     parts = {name: drawn[drawn[IMAGE_ID].isin(list(ids))] for name, ids in groups.items()}
     parts = {name: part for name, part in parts.items() if len(part)}
     shared = set(classes.finding_ids).intersection(*(part[CLASS_ID].unique() for part in parts.values()))
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     first = None
     for number, (name, part) in enumerate(parts.items()):
         boot = bootstrap_map(

@@ -65,7 +65,15 @@ def match(detections: Boxes, truth: Boxes, *, n_classes: int, iou_threshold: flo
 
 
 @compiled
-def _match(keys, scores, boxes, truth_keys, truth_boxes, n_keys, threshold):
+def _match(
+    keys: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    truth_keys: np.ndarray,
+    truth_boxes: np.ndarray,
+    n_keys: int,
+    threshold: float,
+) -> tuple[np.ndarray, np.ndarray]:
     n, m = keys.shape[0], truth_keys.shape[0]
     starts = np.zeros(n_keys + 1, np.int32)
     for j in range(m):
@@ -106,7 +114,15 @@ def _match(keys, scores, boxes, truth_keys, truth_boxes, n_keys, threshold):
     return belongs, winner
 
 
-def _match_numpy(keys, scores, boxes, truth_keys, truth_boxes, n_keys, threshold):
+def _match_numpy(
+    keys: np.ndarray,
+    scores: np.ndarray,
+    boxes: np.ndarray,
+    truth_keys: np.ndarray,
+    truth_boxes: np.ndarray,
+    n_keys: int,
+    threshold: float,
+) -> tuple[np.ndarray, np.ndarray]:
     belongs = np.full(len(keys), -1, dtype=np.int64)
     winner = np.full(len(truth_keys), -1, dtype=np.int64)
     order = np.argsort(truth_keys, kind="stable")

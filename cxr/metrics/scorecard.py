@@ -134,7 +134,7 @@ def scorecard(
     images = list(dict.fromkeys(truth[IMAGE_ID] if image_ids is None else image_ids))
     truth = with_normal_rows(truth, classes)
     ids, findings = range(len(classes.names)), classes.finding_ids
-    common = {"iou_threshold": iou_threshold, "image_ids": images}
+    common: dict[str, Any] = {"iou_threshold": iou_threshold, "image_ids": images}
     voc = voc_map(detections, truth, class_ids=ids, **common)
     sensitivity = froc(detections, truth, class_ids=findings, **common)
     point = operating_point(detections, truth, score_threshold=thresholds, class_ids=findings, **common)

@@ -169,7 +169,13 @@ _BUCKETS = 1024
 
 
 @compiled
-def _count_gaps(labels, scores, starts, hit_index, hit_scores):
+def _count_gaps(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    starts: np.ndarray,
+    hit_index: np.ndarray,
+    hit_scores: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count the detections that follow the hit before and precede, or are, each hit.
 
     The hits' scores fall into buckets of equal width, so that the search for a detection's place
@@ -222,7 +228,13 @@ def _count_gaps(labels, scores, starts, hit_index, hit_scores):
     return gaps, n_detections, lowest
 
 
-def _count_gaps_numpy(labels, scores, starts, hit_index, hit_scores):
+def _count_gaps_numpy(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    starts: np.ndarray,
+    hit_index: np.ndarray,
+    hit_scores: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_classes = len(starts) - 1
     gaps = np.zeros(len(hit_index), dtype=np.int64)
     order = np.lexsort((-scores, labels))

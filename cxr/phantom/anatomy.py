@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cxr.phantom.canvas import ellipse, ribbon, spline
 
@@ -58,7 +59,7 @@ class Anatomy:
 
     # -- thorax ----------------------------------------------------------------------------------
 
-    def place(self, points: list | np.ndarray, *, follow: float = 0.0) -> np.ndarray:
+    def place(self, points: ArrayLike, *, follow: float = 0.0) -> np.ndarray:
         """Points of the standard chest, moved to where they are in this patient.
 
         Args:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 _SHIFT = 4  # cv2 takes sub-pixel coordinates as fixed-point numbers with this many fraction bits
 _COARSE_PX = 5.0
@@ -14,7 +15,7 @@ _TURN = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 
 
-def spline(points: np.ndarray | list, *, closed: bool, per_segment: int = 8) -> np.ndarray:
+def spline(points: ArrayLike, *, closed: bool, per_segment: int = 8) -> np.ndarray:
     """Smooth curve through points (Catmull-Rom).
 
     Args:

@@ -35,7 +35,7 @@ class _Made:
     """What came of one image: its rows in `train.csv` or `test_truth.csv`."""
 
     image_id: str
-    rows: list[tuple]
+    rows: list[tuple[object, ...]]
 
 
 def make_phantom(
@@ -146,7 +146,7 @@ def make_image(
     names = readers.choose_readers(patient.abnormal, reading, count)
     marks = readers.read_image(findings, names, shape, reading)
     if split == plan.STREAM_TRAIN:
-        rows = [(image_id, m.class_id, m.reader, *m.box) for m in marks]
+        rows: list[tuple[object, ...]] = [(image_id, m.class_id, m.reader, *m.box) for m in marks]
         rows = rows or [(image_id, VINBIGDATA.normal_id, name, *[np.nan] * 4) for name in names]
     else:
         agreed = readers.consensus(findings, marks, count)
@@ -184,7 +184,7 @@ def _sweep(out_dir: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _is_finished(out_dir: Path, record: dict) -> bool:
+def _is_finished(out_dir: Path, record: dict[str, Any]) -> bool:
     """Whether the same phantom is there already; anything else there is an error."""
     if not out_dir.exists():
         return False

@@ -8,6 +8,7 @@ every header fact keeps its share and none knows the findings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -200,7 +201,7 @@ def _window(bits: int, rng: np.random.Generator) -> tuple[int, int] | None:
     return int(full * rng.uniform(0.46, 0.54)), int(full * rng.uniform(0.8, 1.0))
 
 
-def _pick(shares: dict[T, float], rng: np.random.Generator) -> T:
+def _pick(shares: Mapping[T, float], rng: np.random.Generator) -> T:
     values = list(shares)
     weights = np.array([shares[v] for v in values], dtype=float)
     return values[rng.choice(len(values), p=weights / weights.sum())]

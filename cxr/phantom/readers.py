@@ -178,8 +178,8 @@ def consensus(findings: list[Finding], marks: list[Mark], n_readers: int) -> lis
         names = Counter(m.class_id for m in group)
         # A tie goes to the true name: the panel's discussion ends well.
         class_id = max(names, key=lambda c: (names[c], c == findings[index].class_id))
-        box = np.mean([m.box for m in group], axis=0).round()
-        agreed.append(Finding(class_id, tuple(float(v) for v in box), len(group) / n_readers))
+        left, top, right, bottom = np.mean([m.box for m in group], axis=0).round().tolist()
+        agreed.append(Finding(class_id, (left, top, right, bottom), len(group) / n_readers))
     return agreed
 
 
@@ -212,4 +212,5 @@ def _jitter(
         if edges[high] - edges[low] < least:
             edges[low] = min(max(0, edges[low]), limit - least)
             edges[high] = edges[low] + least
-    return tuple(float(v) for v in edges)
+    left, top, right, bottom = edges.tolist()
+    return left, top, right, bottom

@@ -174,7 +174,7 @@ def _vessels(anatomy: Anatomy, canvas: Canvas) -> np.ndarray:
         length = rng.uniform(1.5, 2.9, roots)
         for _ in range(6):
             bend = rng.normal(0, 0.26, len(angle))
-            steps = []
+            steps: list[np.ndarray] = []
             for step in range(4):
                 turn = angle + bend * step / 2
                 move = np.stack([side * np.cos(turn), np.sin(turn)], axis=1) * (length / 4)[:, None]

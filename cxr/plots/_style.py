@@ -47,7 +47,7 @@ STYLE: dict[str, object] = {
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
-    "axes.prop_cycle": mpl.cycler(color=SERIES),
+    "axes.prop_cycle": cycler(color=SERIES),
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -99,8 +99,8 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 def new_figure(width: float, height: float, *, dark: bool = False) -> Picture:
     """An empty figure, size in inches, layout kept free of overlaps by matplotlib."""
-    figure = Picture(figsize=(width, height), layout="constrained", facecolor=DARK if dark else "white")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.02, hspace=0.02)
+    figure = Picture(figsize=(width, height), facecolor=DARK if dark else "white")
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.02, hspace=0.02))
     return figure
 
 
@@ -152,7 +152,7 @@ def ink(color: str) -> str:
     if light > 0.55:
         hue[1] = max(hue[1], 0.55)
         hue[2] = min(hue[2], 0.72)
-    return mcolors.to_hex(mcolors.hsv_to_rgb(hue))
+    return mcolors.to_hex(tuple(mcolors.hsv_to_rgb(hue)))
 
 
 def luminance(color: str) -> float:
@@ -238,6 +238,6 @@ def heat(
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             text = f"{value:.2f}" if texts is None else str(texts[i, j])
-            fill = mcolors.to_hex(drawn.cmap(drawn.norm(value)))
+            fill = mcolors.to_hex(tuple(drawn.cmap(drawn.norm(value))))
             axes.text(j, i, text, ha="center", va="center", fontsize=size, color=contrast(fill))
     return drawn

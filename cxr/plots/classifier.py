@@ -65,7 +65,7 @@ def _pr(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _band(
-    labels: np.ndarray, scores: np.ndarray, curve: object, *, resamples: int, seed: int
+    labels: np.ndarray, scores: np.ndarray, curve: Callable[[np.ndarray, np.ndarray], np.ndarray], *, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """2.5 and 97.5 % of a curve over resampled images, the kinds resampled apart so that both stay."""
     generator = np.random.default_rng(seed)
@@ -258,7 +258,7 @@ def probability_histogram(labels: np.ndarray, probabilities: np.ndarray) -> Figu
 
 
 def _two_histograms(axes: Axes, labels: np.ndarray, probabilities: np.ndarray) -> None:
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1, 41).tolist()
     for value, color, name in ((0, MUTED, "normal"), (1, SECOND, "abnormal")):
         chosen = probabilities[labels == value]
         axes.hist(chosen, bins=bins, color=color, alpha=0.7, label=f"{name} ({len(chosen):,})")

@@ -260,7 +260,7 @@ def detection_scores(detections: pd.DataFrame, hit: np.ndarray) -> Figure:
     figure = new_figure(8.0, 3.0)
     axes = figure.subplots()
     scores, hit = detections["score"].to_numpy(dtype=float), np.asarray(hit, dtype=bool)
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1, 41).tolist()
     axes.hist(scores[~hit], bins=bins, color=BAD, alpha=0.7, label=f"false alarms ({(~hit).sum():,})")
     axes.hist(scores[hit], bins=bins, color=GOOD, alpha=0.8, label=f"hits ({hit.sum():,})")
     axes.set_yscale("log")

@@ -101,7 +101,7 @@ def feature_distributions(
     figure, axes = new_grid(len(names), columns=columns, width=2.9, height=2.3)
     for place, name in zip(axes, names, strict=True):
         low, high = np.nanpercentile(joined[name].astype(float), [0.5, 99.5])
-        bins = np.linspace(low, high if high > low else low + 1, 31)
+        bins = np.linspace(low, high if high > low else low + 1, 31).tolist()
         for value, color, label in ((0, MUTED, "normal"), (1, SECOND, "abnormal")):
             values = joined.loc[joined["abnormal"] == value, name].astype(float).dropna()
             if len(values):

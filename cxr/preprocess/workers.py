@@ -109,7 +109,7 @@ def jobs_here(jobs: int) -> int:
 
 
 @contextmanager
-def _workers(jobs: int, scheduler: str) -> Iterator[Callable[[Batch], Future]]:
+def _workers(jobs: int, scheduler: str) -> Iterator[Callable[[Batch], Future[Any]]]:
     """A function that starts a task, here or on a cluster; at the end nothing is running any more."""
     if scheduler:
         with _client(scheduler) as client:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -49,7 +51,7 @@ NAMED_GATES = {"line": NORMAL_LINE_ONLY, "soft": Gate("soft"), "cut": Gate("cut"
 """Gates that a person can ask for by name, whatever was chosen on validation images."""
 
 
-def gate_by_name(name: str, chosen: Mapping[str, object]) -> Gate:
+def gate_by_name(name: str, chosen: Mapping[str, Any]) -> Gate:
     """The gate to apply: one of `NAMED_GATES`, or the one that was chosen on validation images.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 
@@ -173,7 +175,11 @@ def _score(
     resamples: int,
     seed: int,
 ) -> _Scored:
-    alike = {"iou_threshold": iou_threshold, "image_ids": images, "class_ids": range(len(classes.names))}
+    alike: dict[str, Any] = {
+        "iou_threshold": iou_threshold,
+        "image_ids": images,
+        "class_ids": range(len(classes.names)),
+    }
     if resamples < 1:
         plain = metrics.voc_map(table, truth, **alike)
         findings = plain.mean_over(classes.finding_ids)

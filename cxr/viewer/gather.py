@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr import annotations, predictions, schema, submission
+from cxr import annotations as ann
+from cxr import predictions, schema, submission
 from cxr.errors import DataError
 from cxr.plots.images import ImageSource
 from cxr.preprocess import find_images, image_id_of
@@ -92,10 +93,10 @@ class _Parts:
 
     def add_annotations(self, path: Path, classes: ClassTable) -> None:
         """Take the readers' boxes of a table, and as truth what they fuse to."""
-        rows = annotations.read_annotations(path, classes=classes)
+        rows = ann.read_annotations(path, classes=classes)
         several = rows.groupby(IMAGE_ID)[RAD_ID].nunique().max() > 1
         self.readers.append(rows)
-        self.truth.append(annotations.fuse_readers(rows, classes=classes) if several else rows)
+        self.truth.append(ann.fuse_readers(rows, classes=classes) if several else rows)
 
     def tables(self) -> dict[str, pd.DataFrame | None]:
         named = {"readers": self.readers, "truth": self.truth, "detections": self.detections}
@@ -105,10 +106,10 @@ class _Parts:
 def _run(root: Path, data_dir: Path | None) -> Material:
     data_dir = data_dir or (data_dir_of(root) if (root / PARAMETERS).is_file() else None)
     known = data_dir is not None and data_dir.is_dir()
-    classes = annotations.read_classes(data_dir) if known else schema.VINBIGDATA
+    classes = ann.read_classes(data_dir) if known else schema.VINBIGDATA
     parts = _Parts()
     if (root / schema.TRAIN_FULL_CSV).is_file():
-        parts.readers.append(annotations.read_annotations(root / schema.TRAIN_FULL_CSV, classes=classes))
+        parts.readers.append(ann.read_annotations(root / schema.TRAIN_FULL_CSV, classes=classes))
     if (root / schema.CONSENSUS_CSV).is_file():
         parts.truth.append(read_table(root / schema.CONSENSUS_CSV))
     if (root / schema.VAL_PREDICTIONS_CSV).is_file():
@@ -171,7 +172,7 @@ def _predicted(folder: Path) -> Material:
 def _table(path: Path, data_dir: Path | None) -> Material:
     if data_dir is None:
         raise DataError(f"{path}: a table holds no images; give their data folder with --data DATA_DIR")
-    classes = annotations.read_classes(data_dir)
+    classes = ann.read_classes(data_dir)
     try:
         columns = list(pd.read_csv(path, nrows=0).columns)
     except (ValueError, UnicodeError) as error:

@@ -116,7 +116,7 @@ def augment_batch(
 def draw_factor(factors: Sequence[float], *, seed: int, key: tuple[int, int]) -> float:
     """The size of one batch out of `factors`; `key` is its epoch and step."""
     rng = np.random.default_rng([seed, *key, 2])
-    return factors[rng.integers(len(factors))]
+    return factors[int(rng.integers(len(factors)))]
 
 
 def _large_enough(target: dict[str, Tensor]) -> dict[str, Tensor]:

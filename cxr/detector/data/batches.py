@@ -17,7 +17,7 @@ PAD_MULTIPLE = 32
 """Batches are padded to a multiple of this many pixels, the stride of the deepest stage."""
 
 
-class RadiographDataset(Dataset):
+class RadiographDataset(Dataset[dict[str, Any]]):
     """Images with targets, addressed by `(epoch, position, index)`.
 
     The key, not the process, decides what augmentation an image gets: the same key gives
@@ -149,7 +149,7 @@ def like_shape_batches(sizes: np.ndarray, batch_size: int) -> list[list[int]]:
 
 def make_loader(
     dataset: RadiographDataset, batches: Any, *, num_workers: int, pin_memory: bool = False
-) -> DataLoader:
+) -> DataLoader[dict[str, Any]]:
     """A loader over given batches of keys; with no workers it loads in this process."""
     return DataLoader(
         dataset,

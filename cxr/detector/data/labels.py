@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cxr import annotations, schema
+from cxr import annotations as ann
+from cxr import schema
 from cxr.detector.recipe import Labels
 from cxr.errors import DataError, ParameterError
 from cxr.schema import ClassTable
@@ -68,7 +69,7 @@ def choose_lesson(
         log.info(
             "learning from images that %s did not read: %d", ", ".join(labels.skip_readers), len(train_ids)
         )
-    truth = annotations.fuse_readers(targets, classes=classes) if by_reader else targets
+    truth = ann.fuse_readers(targets, classes=classes) if by_reader else targets
     table = targets
     if labels.readers:
         table = targets[targets[schema.RAD_ID].isin(labels.readers)]
@@ -76,7 +77,7 @@ def choose_lesson(
         train_ids = [image_id for image_id in train_ids if image_id in read]
         log.info("learning from readers %s: %d images", ", ".join(labels.readers), len(train_ids))
     if by_reader and labels.label_mode != "every_reader":
-        table = annotations.fuse_readers(table, classes=classes) if labels.readers else truth
+        table = ann.fuse_readers(table, classes=classes) if labels.readers else truth
     if not train_ids:
         raise DataError("expected images to train on, got none")
     return Lesson(table, truth, train_ids, list(val_ids))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 
+from typing import Generic, TypeVar
+
 import torch
 from torch import nn
 
+Net = TypeVar("Net", bound=nn.Module)
 
-class WeightAverage(nn.Module):
+
+class WeightAverage(nn.Module, Generic[Net]):
     """The exponential moving average of a network, a network itself.
 
     Early on the average follows faster: at step t its decay is at most `(1 + t) / (10 + t)`.
@@ -18,9 +22,9 @@ class WeightAverage(nn.Module):
         decay: Share of the old average that stays at each step, in [0, 1).
     """
 
-    def __init__(self, net: nn.Module, *, decay: float) -> None:
+    def __init__(self, net: Net, *, decay: float) -> None:
         super().__init__()
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.net: Net = copy.deepcopy(net).eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.dense import RESNET_STRIDES, fcos, resnet50_pyramid, retinanet
 from cxr.detector.network.faster_rcnn import faster_rcnn, mobilenet_parts, resnet50_v2_parts, resnet_parts
@@ -115,5 +117,7 @@ def build_network(spec: DetectorSpec) -> DetectionNetwork:
     net = entry.build(spec)
     if entry.stem:
         owner, _, name = entry.stem.rpartition(".")
-        setattr(net.get_submodule(owner), name, grey_stem(net.get_submodule(entry.stem)))
+        colour = net.get_submodule(entry.stem)
+        assert isinstance(colour, nn.Conv2d)
+        setattr(net.get_submodule(owner), name, grey_stem(colour))
     return net

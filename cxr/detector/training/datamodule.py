@@ -71,12 +71,18 @@ class DetectionData(pl.LightningDataModule):
             world=world,
         )
 
+    @property
+    def _trainer(self) -> Any:
+        """The trainer, which Lightning sets before it asks for images."""
+        return self.trainer
+
     def train_dataloader(self) -> Any:
         """Training batches of this process."""
-        batches = self.batches(rank=self.trainer.global_rank, world=self.trainer.world_size)
+        trainer = self._trainer
+        batches = self.batches(rank=trainer.global_rank, world=trainer.world_size)
         # Lightning starts the first epoch's iterator before any hook. After a resume the epoch of the
         # checkpoint counts as processed and not yet as completed, which `current_epoch` goes by.
-        batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        batches.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
         return make_loader(
             self.train_set,
             batches,
@@ -93,7 +99,7 @@ class DetectionData(pl.LightningDataModule):
         batches = like_shape_batches(self.val_set.sizes(), 2 * self.recipe.sampling.batch_size)
         return make_loader(
             self.val_set,
-            batches[self.trainer.global_rank :: self.trainer.world_size] or batches[:1],
+            batches[self._trainer.global_rank :: self._trainer.world_size] or batches[:1],
             num_workers=self.recipe.machine.num_workers,
             pin_memory=torch.cuda.is_available(),
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr import annotations, schema
+from cxr import annotations as ann
+from cxr import schema
 from cxr.detector.checkpoints.files import is_detector
 from cxr.detector.checkpoints.run import BEST, FOLD_FIELD, LAST, METRICS, fold_folder
 from cxr.detector.recipe import Labels, Recipe
@@ -151,7 +152,7 @@ def train_run(
 def read_targets(run: RunDir, labels: Labels, *, classes: ClassTable) -> pd.DataFrame:
     """Boxes to learn from: every reader's own where readers are told apart, else the fused ones."""
     if labels.by_reader:
-        return annotations.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
+        return ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
     return run.read_csv(schema.CONSENSUS_CSV)
 
 

@@ -82,7 +82,7 @@ def make_trainer(out_dir: Path, keeper: Keeper, *, recipe: Recipe, processes: Pr
     Raises:
         ParameterError: TensorBoard is asked for and not installed.
     """
-    precision = recipe.machine.precision
+    precision: Any = recipe.machine.precision
     if precision == "auto":
         kind = half_type(torch.device("cuda")) if processes.on_cuda else None
         precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[kind]

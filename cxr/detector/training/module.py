@@ -69,7 +69,7 @@ class DetectorModule(pl.LightningModule):
         self.recipe = from_values(Recipe, recipe)
         self.plan = Plan(**plan)
         self.net = build_network(self.spec)
-        self.average: WeightAverage | None = None
+        self.average: WeightAverage[DetectionNetwork] | None = None
         self.mirror = mirror_of(self.spec.classes, self.recipe.augmentation.flip_bound)
         self.budget_used = 0.0  # share of a time budget that is over; 0 where there is none
         self.loss_names: tuple[str, ...] = ()  # in the order in which the network gives them
@@ -111,7 +111,8 @@ class DetectorModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """The epoch's own images, and what stays frozen put back after Lightning's `train()`."""
-        self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
+        loader: Any = self.trainer.train_dataloader
+        loader.batch_sampler.set_epoch(self.current_epoch)
         self._averaged = self.global_step
         if self.plan.freeze_batch_norm:
             for layer in batch_norms(self.net):
@@ -127,7 +128,8 @@ class DetectorModule(pl.LightningModule):
             step=self.global_step,
             warmup_steps=self.plan.warmup_steps,
         )
-        for group in self.optimizers().param_groups:
+        optimiser: Any = self.optimizers()
+        for group in optimiser.param_groups:
             group["lr"] = self.plan.learning_rate * factor
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -185,7 +187,7 @@ class DetectorModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """VOC mAP@0.4 over all processes' detections, the mean over findings present in the truth."""
         found = {image_id: row for row in self._gather(self._found) for image_id in [row[0]]}
-        data = self.trainer.datamodule
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.val_detections = detection_table([found[i] for i in data.val_set.image_ids if i in found])
         present = sorted(data.truth[schema.CLASS_ID].unique().tolist())
         if not present:
