@@ -59,9 +59,10 @@ docs: $(VENV)/.installed-docs  ## build the documentation into build/site
 	$(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
-lint: $(VENV)/.installed-test  ## check style and format
+lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/python -m ruff check $(CODE)
 	$(BIN)/python -m ruff format --check $(CODE)
+	$(BIN)/python -m mypy
 
 audit: $(VENV)/.installed-audit  ## look up known vulnerabilities of the locked versions (needs a network)
 	$(BIN)/python -m pip_audit --no-deps --disable-pip -r requirements.lock

@@ -7,7 +7,7 @@ the few seconds of compiling are spent once a machine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 try:
     import numba
@@ -31,10 +31,9 @@ def compiled(function: _Function) -> _Function:
     """
     if numba is None:
         return function
-    loop: _Function
     try:
-        loop = numba.njit(cache=True)(function)
+        loop: Any = numba.njit(cache=True)(function)
     except RuntimeError:
         # No folder to keep the cache in (read-only installation and home): compile every time.
         loop = numba.njit(function)
-    return loop
+    return cast(_Function, loop)

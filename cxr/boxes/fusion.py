@@ -166,9 +166,7 @@ def checked(
 
 
 @compiled
-def _first_wrong(
-    boxes: np.ndarray, scores: np.ndarray, model_ids: np.ndarray, n_models: int
-) -> int:
+def _first_wrong(boxes: np.ndarray, scores: np.ndarray, model_ids: np.ndarray, n_models: int) -> int:
     """Row of the first box that is impossible, -1 where there is none."""
     for i in range(boxes.shape[0]):
         width, height = boxes[i, 2] - boxes[i, 0], boxes[i, 3] - boxes[i, 1]

@@ -27,9 +27,7 @@ def group_by_score(keys: np.ndarray, scores: np.ndarray, n_groups: int) -> tuple
 
 
 @compiled
-def _group_by_score(
-    keys: np.ndarray, scores: np.ndarray, n_groups: int, order: np.ndarray
-) -> np.ndarray:
+def _group_by_score(keys: np.ndarray, scores: np.ndarray, n_groups: int, order: np.ndarray) -> np.ndarray:
     # A counting sort, then a stable insertion sort of each small group: a general sort over
     # (group, score) costs several times what all the rest of a fusion does.
     n = keys.shape[0]

@@ -147,9 +147,7 @@ def pair_iou(
 
 
 @compiled
-def _suppress(
-    boxes: np.ndarray, order: np.ndarray, starts: np.ndarray, threshold: float
-) -> np.ndarray:
+def _suppress(boxes: np.ndarray, order: np.ndarray, starts: np.ndarray, threshold: float) -> np.ndarray:
     kept = np.empty(order.shape[0], np.int64)
     n_kept = 0
     for g in range(starts.shape[0] - 1):

@@ -44,7 +44,7 @@ class _LocalKernelManager(AsyncKernelManager):
     process: ClassVar[int | None] = None
     """The kernel that is running, for a signal's handler; a run has one at a time."""
 
-    async def start_kernel(self, **options: Any) -> None:
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
         """Start the kernel with its own standard streams closed off.
 
         Its sockets and its connection file get a folder of their own: by default the sockets lie in the
@@ -57,7 +57,7 @@ class _LocalKernelManager(AsyncKernelManager):
         await super().start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
         _LocalKernelManager.process = getattr(self.provisioner, "pid", None)
 
-    async def cleanup_resources(self, restart: bool = False) -> None:
+    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]
         """Remove the folder of the sockets as well."""
         await super().cleanup_resources(restart=restart)
         _LocalKernelManager.process = None

@@ -94,8 +94,8 @@ class Hashes:
         parts = []
         for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
             record = recorded.get(file)
-            known = record is not None and self.as_recorded(file, record)
-            parts.append(f"{file.relative_to(path)} {record['sha256'] if known else self.of(file)}")
+            known = record["sha256"] if record and self.as_recorded(file, record) else self.of(file)
+            parts.append(f"{file.relative_to(path)} {known}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

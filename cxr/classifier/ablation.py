@@ -72,7 +72,7 @@ def compare_groups(
             labels,
             folds,
             replace(recipe, feature_groups=wanted[name]),
-            tree_settings=found and {fold: model.parameters for fold, model in found.models.items()},
+            tree_settings={fold: model.parameters for fold, model in found.models.items()} if found else None,
         )
         if progress:
             progress(done + 1, len(wanted))

@@ -24,7 +24,7 @@ from pydicom.uid import UID
 
 from cxr.dicom import jpeg2000, reasons
 from cxr.dicom.layout import Layout
-from cxr.dicom.native import DiskRows, read_native, stored_bits
+from cxr.dicom.native import read_native, stored_bits
 from cxr.errors import DicomReadError, printable
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
@@ -52,7 +52,7 @@ class Samples:
         reversible: With a level above 0, which wavelet halved it; see `resample`.
     """
 
-    values: np.ndarray | DiskRows
+    values: np.ndarray
     level: int = 0
     reversible: bool = True
 

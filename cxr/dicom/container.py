@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
@@ -200,9 +200,8 @@ def open_dataset(path: Path) -> Iterator[tuple[FileDataset, BinaryIO]]:
             deflated = perhaps and transfer_syntax(read_file_meta_info(path)) == _DEFLATED
             if deflated:
                 stream = _inflate(file, path)
-            dataset = pydicom.dcmread(
-                stream, stop_before_pixels=True, specific_tags=[*_KEYWORDS, *OVERLAY_BIT_POSITIONS]
-            )
+            tags: list[Any] = [*_KEYWORDS, *OVERLAY_BIT_POSITIONS]
+            dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags)
             if deflated:
                 dataset.file_meta.TransferSyntaxUID = UID(_DEFLATED)
         except DicomReadError:

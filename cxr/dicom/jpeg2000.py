@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, Jpeg2KImagePlugin
 
 from cxr.dicom import reasons
 from cxr.errors import DicomReadError
@@ -200,10 +200,12 @@ def decode(codestream: Codestream, level: int, name: str) -> tuple[np.ndarray, i
 
 def _by_pillow(codestream: Codestream, level: int) -> np.ndarray:
     with Image.open(io.BytesIO(codestream.stream), formats=["JPEG2000"]) as image:
+        assert isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile)
         image.reduce = level
         # Pillow rounds the reduced size to the nearest, the standard (B-15) rounds it up; from a
         # size that is a multiple of the reduction both come to the same.
-        image._size = tuple(-(-side >> level) << level for side in image.size)
+        wide, high = (-(-side >> level) << level for side in image.size)
+        image._size = wide, high
         image.load()
         samples = np.asarray(image)
     if samples.ndim != 2 or samples.dtype.itemsize > 2:
@@ -242,4 +244,5 @@ def decode_plainly(stream: bytes) -> np.ndarray:
         raise ImportError("pylibjpeg-openjpeg is not installed")
     import openjpeg
 
-    return openjpeg.decode(stream, 0)
+    decoded: np.ndarray = openjpeg.decode(stream, 0)  # type: ignore[attr-defined]
+    return decoded

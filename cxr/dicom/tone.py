@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
@@ -231,7 +232,7 @@ def _value(dataset: Dataset, keyword: str) -> object:
 
 
 def _numbers(dataset: Dataset, keyword: str) -> list[float]:
-    value = _value(dataset, keyword)
+    value: Any = _value(dataset, keyword)
     if value is None or value == "":
         return []
     values = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cxr import annotations, preprocess, schema
+from cxr import annotations as ann
+from cxr import preprocess, schema
 from cxr.errors import DataError, ParameterError
 from cxr.export import run
 from cxr.export.dicom_objects import KINDS, Algorithm, check_library
@@ -90,5 +91,5 @@ def _objects(run_dir: Path, data_dir: Path, out: Path, kind: str, score_threshol
         out,
         kinds=[kind],
         algorithm=algorithm,
-        classes=annotations.read_classes(data_dir),
+        classes=ann.read_classes(data_dir),
     )

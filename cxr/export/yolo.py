@@ -30,6 +30,7 @@ def write_boxes(parts: Sequence[Part], out: Path, classes: ClassTable) -> None:
 
 
 def _write_labels(part: Part, folder: Path, classes: ClassTable) -> None:
+    assert part.truth is not None, "a part without a truth has no labels"
     found = part.truth[part.truth[schema.CLASS_ID] != classes.normal_id].dropna(subset=schema.BOX_COLUMNS)
     by_image = dict(tuple(found.groupby(schema.IMAGE_ID)))
     for image_id, size in part.sizes.items():

@@ -109,8 +109,8 @@ def _intensity(pixels: NDArray[np.uint8]) -> tuple[float, ...]:
     positive = share[share > 0]
     entropy = -(positive @ np.log2(positive))
     constant = positive.size == 1
-    skewness = np.nan if constant else third / second**1.5
-    kurtosis = np.nan if constant else fourth / second**2 - 3.0
+    skewness = np.nan if constant else float(third / second**1.5)
+    kurtosis = np.nan if constant else float(fourth / second**2 - 3.0)
     return float(mean), float(np.sqrt(second)), _median(counts), skewness, kurtosis, abs(float(entropy))
 
 

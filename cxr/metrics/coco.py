@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import contextlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd

@@ -74,7 +74,9 @@ def froc(
     """
     limits = np.asarray(rates, dtype=np.float64)
     if limits.size == 0 or not (limits >= 0).all():
-        raise ParameterError(f"rates: expected false positives per image of at least 0, got {limits.tolist()}")
+        raise ParameterError(
+            f"rates: expected false positives per image of at least 0, got {limits.tolist()}"
+        )
     problem = encode(detections, truth, image_ids=image_ids, class_ids=class_ids)
     n_classes, n_images = len(problem.class_ids), max(len(problem.image_ids), 1)
     matches = match(problem.detections, problem.truth, n_classes=n_classes, iou_threshold=iou_threshold)

@@ -11,10 +11,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib import colors as mcolors
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 P = ParamSpec("P")
@@ -35,7 +37,7 @@ DARK = "#11161a"
 SERIES = ("#1f6f8b", "#e07a3f", "#5a9e6f", "#8a5fa8", "#c44e6a", "#8a7a3d", "#4f7cc4", "#6b7680")
 """Colours of lines that share an axes."""
 
-STYLE: dict[str, object] = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#8895a0",
     "axes.grid": True,

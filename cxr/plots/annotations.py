@@ -138,8 +138,8 @@ def agreement_by_class(counts: pd.DataFrame) -> Figure:
         name = "1 reader" if number == "1" else f"{number} readers"
         axes.barh(range(len(share)), values, left=left, color=shade, height=0.74, label=name)
         for i in np.flatnonzero(values > 0.07):
-            axes.text(left[i] + values[i] / 2, int(i), f"{values[i]:.0%}", ha="center", va="center", fontsize=8,
-                      color=contrast(shade))  # fmt: skip
+            middle, share_of = left[i] + values[i] / 2, f"{values[i]:.0%}"
+            axes.text(middle, int(i), share_of, ha="center", va="center", fontsize=8, color=contrast(shade))
         left += values
     names = zip(counts[CLASS_NAME], counts["positives"], strict=True)
     horizontal(axes, [f"{name} ({count:,})" for name, count in names])

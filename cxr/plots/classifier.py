@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -65,7 +66,12 @@ def _pr(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _band(
-    labels: np.ndarray, scores: np.ndarray, curve: Callable[[np.ndarray, np.ndarray], np.ndarray], *, resamples: int, seed: int
+    labels: np.ndarray,
+    scores: np.ndarray,
+    curve: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    *,
+    resamples: int,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """2.5 and 97.5 % of a curve over resampled images, the kinds resampled apart so that both stay."""
     generator = np.random.default_rng(seed)
@@ -211,7 +217,7 @@ def shap_summary(
     generator = np.random.default_rng(seed)
     figure = new_figure(9.0, 0.34 * len(order) + 1.5)
     axes = figure.subplots()
-    drawn = None
+    drawn: PathCollection
     for place, name in enumerate(order):
         rank = (
             values[name].astype(float).rank(pct=True) if name in values else pd.Series(0.5, index=table.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from cxr.plots._style import INK, SECOND, SERIES, message, new_figure, styled
 
 GATE_SCORES = ("map", "map_findings")
-STAR = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "zorder": 5}
+STAR: dict[str, Any] = {"marker": "*", "markersize": 17, "color": SECOND, "linestyle": "none", "zorder": 5}
 
 
 @styled

@@ -58,7 +58,7 @@ def short(name: str, length: int = 18) -> str:
 
 def scaled_boxes(
     rows: pd.DataFrame, original_size: tuple[int, int], shape: tuple[int, ...]
-) -> list[tuple[float, ...]]:
+) -> list[tuple[float, float, float, float]]:
     """Boxes of a table, original pixels, as tuples in pixels of an image of `shape`.
 
     Args:
@@ -68,7 +68,7 @@ def scaled_boxes(
     """
     down, across = shape[0] / original_size[0], shape[1] / original_size[1]
     boxes = rows[BOX_COLUMNS].to_numpy(dtype=float) * (across, down, across, down)
-    return [tuple(box) for box in boxes]
+    return [(left, top, right, bottom) for left, top, right, bottom in boxes.tolist()]
 
 
 def reader_marks(
@@ -116,7 +116,7 @@ def class_marks(
         labels = [f"{a} {_brief(b)}" for a, b in zip(labels, drawn[column], strict=True)]
     colors = [classes.color(class_id) for class_id in drawn[CLASS_ID]]
     boxes = scaled_boxes(drawn, original_size, shape)
-    return [Mark(*parts) for parts in zip(boxes, colors, labels, strict=True)]
+    return [Mark(box, color, label) for box, color, label in zip(boxes, colors, labels, strict=True)]
 
 
 def outcome_marks(

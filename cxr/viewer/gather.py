@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -98,15 +99,15 @@ class _Parts:
         self.readers.append(rows)
         self.truth.append(ann.fuse_readers(rows, classes=classes) if several else rows)
 
-    def tables(self) -> dict[str, pd.DataFrame | None]:
+    def tables(self) -> dict[str, Any]:
         named = {"readers": self.readers, "truth": self.truth, "detections": self.detections}
         return {name: pd.concat(some, ignore_index=True) if some else None for name, some in named.items()}
 
 
 def _run(root: Path, data_dir: Path | None) -> Material:
     data_dir = data_dir or (data_dir_of(root) if (root / PARAMETERS).is_file() else None)
-    known = data_dir is not None and data_dir.is_dir()
-    classes = ann.read_classes(data_dir) if known else schema.VINBIGDATA
+    known = data_dir if data_dir is not None and data_dir.is_dir() else None
+    classes = ann.read_classes(known) if known else schema.VINBIGDATA
     parts = _Parts()
     if (root / schema.TRAIN_FULL_CSV).is_file():
         parts.readers.append(ann.read_annotations(root / schema.TRAIN_FULL_CSV, classes=classes))
@@ -121,15 +122,15 @@ def _run(root: Path, data_dir: Path | None) -> Material:
         found = submission.parse(root / schema.SUBMISSION_CSV, classes=classes)
         parts.ids["test"] = found[IMAGE_ID].unique().tolist()
         parts.detections.append(found)
-        if known and (data_dir / "test_truth.csv").is_file():
-            parts.add_annotations(data_dir / "test_truth.csv", classes)
+        if known and (known / "test_truth.csv").is_file():
+            parts.add_annotations(known / "test_truth.csv", classes)
     if (root / schema.IMAGES_DIR).is_dir():
         source = ImageStore(root / schema.IMAGES_DIR)
         if not parts.ids:
             parts.ids["training"] = source.ids_of("train")
         parts.ids = {name: [i for i in ids if i in source] for name, ids in parts.ids.items()}
     elif known:
-        source = _files(data_dir)
+        source = _files(known)
         if not parts.ids:
             parts.ids["training"] = parts.readers[0][IMAGE_ID].unique().tolist() if parts.readers else []
     else:

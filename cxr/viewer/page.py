@@ -176,7 +176,7 @@ def _chosen(
 ) -> dict[str, list[str]]:
     """Images by part, those a person should see first at the head."""
     order = pd.Series(dtype=float)
-    if judged:
+    if judged and found is not None:
         order = how_wrong(found[found[IMAGE_ID].isin(judged)], true, material.score_threshold)
     elif found is not None:
         order = found.groupby(IMAGE_ID)[SCORE].max()

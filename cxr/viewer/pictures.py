@@ -186,7 +186,7 @@ def encode(image_id: str, pixels: np.ndarray, reduction: Reduction) -> Picture:
     scale = reduction.longest_side / max(pixels.shape)
     if scale < 1:
         size = [max(1, round(side * scale)) for side in pixels.shape[::-1]]
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=pixels.dtype)
     if pixels.dtype == np.uint16:
         low, high = (pixels & 255).astype(np.uint8), (pixels >> 8).astype(np.uint8)
         plane = cv2.merge([np.zeros_like(low), low, high])

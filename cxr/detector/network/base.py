@@ -89,7 +89,7 @@ class DetectionNetwork(nn.Module):
         listed = ImageList(normalise(images, sizes), list(sizes))
         # Anchors, proposals and targets take their precision from the feature maps.
         features = {name: level.float() for name, level in self.backbone(listed.tensors).items()}
-        if not self.training and not torch.jit.is_tracing():
+        if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             _check_finite(features)
         if self.training:
             return self.losses(listed, features, targets or [])

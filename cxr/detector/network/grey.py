@@ -48,7 +48,11 @@ def grey_stem(conv: nn.Conv2d) -> nn.Conv2d:
     """The same convolution on one channel, with a bias to hold the folded normalisation."""
     kernel, stride, padding = conv.kernel_size, conv.stride, conv.padding
     grey = nn.Conv2d(
-        1, conv.out_channels, (kernel[0], kernel[1]), (stride[0], stride[1]), (int(padding[0]), int(padding[1]))
+        1,
+        conv.out_channels,
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (int(padding[0]), int(padding[1])),
     )
     with torch.no_grad():
         weight, bias = fold_grey_stem(conv.weight)

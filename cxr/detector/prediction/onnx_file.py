@@ -127,7 +127,8 @@ class _WholeImage(nn.Module):
         grey = (resize_weights(shape[0:1], size[0:1]) @ grey).round()
         padding = (-size) % PAD_MULTIPLE
         batch = nn.functional.pad(
-            ((grey / 255 - GREY_MEAN) / GREY_STD)[None, None], (0, padding[1], 0, padding[0])
+            ((grey / 255 - GREY_MEAN) / GREY_STD)[None, None],
+            (0, padding[1], 0, padding[0]),  # type: ignore[arg-type]
         )
         features = dict(self.net.backbone(batch).items())
         (found,) = self.net.detections(ImageList(batch, [(size[0], size[1])]), features)
@@ -150,8 +151,9 @@ def resize_weights(source: Tensor, target: Tensor) -> Tensor:
     Returns:
         float32 (target, source); each row sums to 1.
     """
-    place = torch.arange(target[0]).unsqueeze(1)
-    pixel = torch.arange(source[0]).unsqueeze(0)
+    # The exporter follows these lengths as tensors, which the types of torch do not foresee.
+    place = torch.arange(target[0]).unsqueeze(1)  # type: ignore[call-overload]
+    pixel = torch.arange(source[0]).unsqueeze(0)  # type: ignore[call-overload]
     right = torch.minimum((place + 1) * source, (pixel + 1) * target)
     area = (right - torch.maximum(place * source, pixel * target)).clamp(min=0)
     centre = torch.minimum(((2 * place + 1) * source - target).clamp(min=0), 2 * target * (source - 1))

@@ -53,7 +53,11 @@ def calcification(scene: Scene, strength: float, rng: np.random.Generator) -> li
     angle, far = rng.uniform(0, 2 * np.pi, count), radius * np.sqrt(rng.random(count))
     grains = [
         ellipse(
-            spot.x + f * np.cos(a), spot.y + f * np.sin(a), *rng.uniform(0.14, 0.4, 2), rng.uniform(0, 180)
+            spot.x + f * np.cos(a),
+            spot.y + f * np.sin(a),
+            rng.uniform(0.14, 0.4),
+            rng.uniform(0.14, 0.4),
+            rng.uniform(0, 180),
         )
         for a, f in zip(angle, far, strict=True)
     ]
