@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOBase
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, TextIO
@@ -74,7 +75,7 @@ def sweep_sockets() -> None:
 
 
 def execute(
-    notebook: Notebook, values: Mapping[str, Value], folder: Path, log: TextIO | None = None
+    notebook: Notebook, values: Mapping[str, Value], folder: Path, log: TextIO | TextIOBase | None = None
 ) -> float:
     """Execute a notebook and keep its executed copy.
 

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from io import TextIOBase
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,7 +32,7 @@ def run(
     force: bool = False,
     notebooks: Path | None = None,
     say: Callable[[str], None] = logger.info,
-    notebook_log: TextIO | None = None,
+    notebook_log: TextIO | TextIOBase | None = None,
 ) -> list[str]:
     """Execute the chain with checked parameters.
 
@@ -91,7 +92,7 @@ class _Run:
         root: Path,
         force: bool,
         say: Callable[[str], None],
-        log: TextIO | None,
+        log: TextIO | TextIOBase | None,
     ) -> None:
         self.chain, self.values, self.root, self.force, self.say, self.log = (
             chain,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -12,13 +13,14 @@ from cxr import schema
 from cxr.cli.application import Overrides, ParameterFile, app, say
 
 
-class _Relay:
+class _Relay(io.TextIOBase):
     """Passes on what a notebook writes while it runs, indented, without empty lines."""
 
-    def write(self, text: str) -> None:
+    def write(self, text: str) -> int:
         for line in text.splitlines():
             if line.strip():
                 print(f"    {line}", flush=True)
+        return len(text)
 
     def flush(self) -> None:
         sys.stdout.flush()
@@ -74,7 +76,7 @@ def train_detectors(parameter_file: ParameterFile, overrides: Overrides = None) 
         table = folds.train_run(
             run,
             from_values(Recipe, values),
-            held_out=values["train_folds"],
+            held_out=cast(list[int], values["train_folds"]),
             classes=classes,
             progress=run.progress("steps"),
         )
