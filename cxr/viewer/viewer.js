@@ -187,7 +187,8 @@
       context.drawImage(grey, left, top, image.size[0] * scale, image.size[1] * scale);
       const shown = image.boxes.filter(visible);
       shown.forEach((box) => outline(context, box, scale, left, top));
-      if (on("names")) shown.forEach((box) => caption(context, box, scale, left, top));
+      const taken = [];
+      if (on("names")) shown.forEach((box) => caption(context, box, scale, left, top, taken));
     }
     canvas.dataset.shown = image ? image.id : "";
     load(list[list.indexOf(image) + 1]).catch(() => null);
@@ -203,18 +204,20 @@
       context.strokeRect(left + x0 * scale, top + y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale);
     }
   }
-  function caption(context, box, scale, left, top) {
+  function caption(context, box, scale, left, top, taken) {
     const [x0, y0, x1, y1] = box.edges.map((edge, n) => edge * scale + (n % 2 ? top : left));
     const outside = x1 < 0 || y1 < 0 || x0 > canvas.clientWidth || y0 > canvas.clientHeight;
     if (outside || (picked && picked !== box)) return;
     context.font = "12px system-ui, sans-serif";
     const width = context.measureText(label(box)).width + 6;
-    // Each layer has its own corner, so that the words of two boxes on one place stay apart.
+    // Each layer has its own corner, and words that would cover others move down.
     const x = Math.min(Math.max(0, box.layer === "readers" ? x1 - width : x0), canvas.clientWidth - width);
-    const y = Math.min(Math.max(0, box.layer === "found" ? y0 - 17 : box.layer === "truth" ? y1 + 1 : y1 - 17),
+    let y = Math.min(Math.max(0, box.layer === "found" ? y0 - 17 : box.layer === "truth" ? y1 + 1 : y1 - 17),
       canvas.clientHeight - 16);
-    context.globalAlpha = 1;
-    context.fillStyle = "#000c";
+    const covers = (other) => Math.abs(other.y - y) < 16 && other.x < x + width && x < other.x + other.width;
+    while (taken.some(covers) && y < canvas.clientHeight) y += 16;
+    taken.push({ x, y, width });
+    Object.assign(context, { globalAlpha: 1, fillStyle: "#000c" });
     context.fillRect(x, y, width, 16);
     context.fillStyle = color(box);
     context.fillText(label(box), x + 3, y + 12);
@@ -364,6 +367,7 @@
   document.querySelectorAll("[data-needs]").forEach((node) => {
     node.hidden = node.disabled = !data.has[node.dataset.needs];
   });
+  $("part").parentElement.hidden = $("part").options.length < 3; // "all" and the only one
   data.facts.forEach((fact) => $("facts").append(element("li", [fact])));
   $("iou").textContent = data.iou;
   for (const id of ["level", "width"]) $(id).max = brightest + 1;
