@@ -19,9 +19,16 @@ def printable(text: object) -> str:
     Returns:
         Text that is valid UTF-8 and one line; what is printable is unchanged.
     """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
-    )
+    return "".join(map(_printable, str(text)))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    # Python keeps a byte of a name that is no UTF-8 as a surrogate.
+    if 0xDC80 <= ord(letter) <= 0xDCFF:
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 class CxrError(Exception):

@@ -458,8 +458,7 @@ def test_unprintable_names(tmp_path: Path):
     failures = pd.read_csv(tmp_path / "out" / "failures.csv")
     assert set(failures["reason"]) == {reasons.BAD_NAME}
     assert (
-        "new\\nline.dicom" in failures["file"].tolist()
-        and "no utf \\udcff.dicom" in failures["file"].tolist()
+        "new\\nline.dicom" in failures["file"].tolist() and "no utf \\xff.dicom" in failures["file"].tolist()
     )
 
 
@@ -578,24 +577,15 @@ def test_second_run_at_once_says_so(data: dict[str, Path], tmp_path: Path):
             preprocess(data, tmp_path, image_size=48, jobs=1)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
-    ids=lambda s: s.name,
-)
-def test_stopped_run_is_continued(
-    data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path, kind: signal.Signals
-):
+def test_killed_run_is_continued(
+    data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path
+):  # `campaign.reading` kills in other ways
     process = start(data, tmp_path)
     wait_for_shard(tmp_path, process)
     assert process.poll() is None
     for name in ("failures.csv", "images/index.csv", "images/shard-00001.r3.h5"):
         temporary_beside(tmp_path / name).touch()  # as if it were killed while it writes these
-    os.kill(process.pid, kind)
+    os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not (tmp_path / "images" / "index.csv").exists()
@@ -615,21 +605,6 @@ def test_a_terminated_command_says_so(data: dict[str, Path], tmp_path: Path):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert "terminated; what is finished stays" in said
-
-
-@pytest.mark.slow
-def test_killed_again_and_again(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):
-    rng = np.random.default_rng(5)
-    for _ in range(25):
-        process = start(data, tmp_path)
-        wait_for_shard(tmp_path, process)
-        time.sleep(float(rng.uniform(0, 0.15)))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
-        if (tmp_path / "images" / "index.csv").exists():
-            break
-    preprocess(data, tmp_path, image_size=48, jobs=2, max_failed_fraction=0.2)
-    assert content(tmp_path) == undisturbed
 
 
 def test_full_disk(data: dict[str, Path], undisturbed: dict[str, object], tmp_path: Path):

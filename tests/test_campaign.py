@@ -1,0 +1,61 @@
+"""A short, seeded part of the campaigns; `docs/reliability.md` has the long one's table."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from campaign import reading
+from campaign.tally import Row, counted, markdown
+
+from cxr.preprocess import batch, workers
+
+
+class SharedReaders(batch.ReaderPool):
+    """Readers that outlive a run: starting one costs a second, and here are many short runs."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_readers() -> Iterator[None]:
+    shared = SharedReaders()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "ReaderPool", lambda: shared)
+        yield
+    batch.ReaderPool.close(shared)
+
+
+def test_table():
+    rows = [Row("a", 1200, counted({"read": 2, "named": 10}))]
+    assert markdown(rows).splitlines()[-1] == "| a | 1,200 | named 10, read 2 |"
+
+
+def test_odd_entries(tmp_path: Path):
+    (row,) = reading.odd_entries(tmp_path)
+    assert row.number > 25
+
+
+def test_refused_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "_REFUSALS", {errno.ENOSPC: "the disk is full"})
+    (row,) = reading.refused_writes(tmp_path)
+    assert row.number >= 5
+
+
+@pytest.mark.slow
+def test_damaged_files(tmp_path: Path):
+    both = reading.damaged_files(tmp_path, 36, seed=1)
+    assert [row.number for row in both] == [36, 36]
+
+
+@pytest.mark.slow
+def test_kills(tmp_path: Path):
+    assert sum(row.number for row in reading.kills(tmp_path, 6, seed=1)) == 6
+
+
+@pytest.mark.slow
+def test_few_file_handles(tmp_path: Path):
+    assert [row.number for row in reading.limits(tmp_path, [], [16])] == [1]
