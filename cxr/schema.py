@@ -182,6 +182,11 @@ NORMAL_BOX = (0.0, 0.0, 1.0, 1.0)
 DOMINANT_READERS = ("R8", "R9", "R10")
 """The three readers of most abnormal images; scores on the other readers' images are shown apart."""
 
+# -- tables of a data folder -------------------------------------------------------------------------
+
+TRAIN_TABLE = "train.csv"
+TEST_TRUTH_TABLE = "test_truth.csv"
+
 # -- artefacts: file names inside a run's folder -----------------------------------------------------
 
 TRAIN_FULL_CSV = "01_eda/train_full_dataset.csv"

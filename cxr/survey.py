@@ -57,6 +57,38 @@ def survey_files(
     Returns:
         The survey, in the order of the files.
     """
+    rows = _read_all(files, jobs, progress)
+    headers = pd.DataFrame([good for good, _ in rows if good], columns=[IMAGE_ID, *HEADER_COLUMNS, "size"])
+    failed = pd.DataFrame([bad for _, bad in rows if bad], columns=FAILED_COLUMNS)
+    known = headers.dropna(subset=["size"])
+    sizes = pd.DataFrame(known["size"].tolist(), columns=SIZE_COLUMNS[1:], index=known.index)
+    sizes.insert(0, IMAGE_ID, known[IMAGE_ID])
+    return Survey(headers.drop(columns="size"), sizes.reset_index(drop=True), failed)
+
+
+def sizes_of(
+    files: Sequence[Path],
+    *,
+    jobs: int = -1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Path, tuple[int, int] | None]:
+    """Rows and columns of every file, from its header alone.
+
+    Args:
+        files: DICOM, PNG or JPEG files.
+        jobs: Processes; -1 for one a core.
+        progress: Called with the number of files done and in all.
+
+    Returns:
+        (rows, columns) by file; None where the header cannot be read.
+    """
+    rows = _read_all(files, jobs, progress)
+    return {path: good.get("size") for path, (good, _) in zip(files, rows, strict=True)}
+
+
+def _read_all(
+    files: Sequence[Path], jobs: int, progress: Callable[[int, int], None] | None
+) -> list[tuple[dict[str, object], dict[str, object]]]:
     parts = [list(files[i : i + _CHUNK]) for i in range(0, len(files), _CHUNK)]
     workers = 1 if len(parts) < 4 else jobs
     rows: list[tuple[dict[str, object], dict[str, object]]] = []
@@ -64,12 +96,7 @@ def survey_files(
         rows += part
         if progress:
             progress(len(rows), len(files))
-    headers = pd.DataFrame([good for good, _ in rows if good], columns=[IMAGE_ID, *HEADER_COLUMNS, "size"])
-    failed = pd.DataFrame([bad for _, bad in rows if bad], columns=FAILED_COLUMNS)
-    known = headers.dropna(subset=["size"])
-    sizes = pd.DataFrame(known["size"].tolist(), columns=SIZE_COLUMNS[1:], index=known.index)
-    sizes.insert(0, IMAGE_ID, known[IMAGE_ID])
-    return Survey(headers.drop(columns="size"), sizes.reset_index(drop=True), failed)
+    return rows
 
 
 def _read_part(files: list[Path]) -> list[tuple[dict[str, object], dict[str, object]]]:

@@ -25,7 +25,7 @@ FLOORS = [
     {"schema", "errors", "files"},
     {"boxes", "dicom", "store", "params", "recipes", "rundir"},
     {"annotations", "splits", "features", "metrics", "phantom"},
-    {"preprocess", "survey"},
+    {"preprocess", "survey", "layouts"},
     {"classifier", "detector"},
     {"submission", "plots", "export", "predictions", "viewer"},
     {"chain", "report", "lab", "kaggle", "cli", "__main__"},

@@ -32,7 +32,8 @@ def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def test_help_lists_every_command(cxr):
     status, out, _ = cxr("--help")
     assert status == 0
-    for command in ("phantom", "run", "preprocess", "train", "predict", "score", "kaggle", "export", "view"):
+    commands = "phantom run preprocess adopt train predict score kaggle export view"
+    for command in commands.split():
         assert command in out
         assert cxr(command, "--help")[0] == 0
 
@@ -50,6 +51,10 @@ def test_help_lists_every_command(cxr):
         (["run", "{demo}", "--from", "9"], "no notebook '9'; there are 01_eda, 02_preprocess"),
         (["train", "{demo}", "-p", "data_dir=data"], "notebook 02_preprocess writes it"),
         (["preprocess", "nowhere", "out"], "nowhere: no such folder"),
+        (["adopt", "nowhere", "out"], "nowhere: no such folder; expected one with images and boxes"),
+        (["adopt", "a_file", "out"], "a_file: a file; expected the folder"),
+        (["adopt", "data", "out"], "no form that is known"),
+        (["adopt", "data", "out", "--format", "x"], "--format x: expected one of vindr, nih"),
         (["phantom", "made", "--size", "10"], "ParameterError"),
         (["score", "no.csv", "truth.csv"], "truth.csv"),
         (["predict", "no.ckpt", "x.dcm", "--out", "found"], "no.ckpt"),
@@ -183,3 +188,14 @@ def test_preprocess_counts_and_names_failures(cxr, phantom_dir: Path, tmp_path: 
     )
     assert status == 1
     assert "RunError" in err
+
+
+def test_adopt_says_what_it_did(cxr, phantom_dir: Path, tmp_path: Path):
+    status, out, _ = cxr("adopt", phantom_dir, tmp_path / "data", "--jobs", "1")
+    assert status == 0
+    assert "took train.csv for the train boxes" in out
+    assert "16 training and 6 test images" in out
+    status, out, _ = cxr("adopt", phantom_dir, tmp_path / "data", "--jobs", "1")
+    assert status == 0 and "was there already, unchanged" in out
+    status, _, err = cxr("adopt", phantom_dir, tmp_path / "data", "--copy")
+    assert status == 2 and "adopted otherwise (copy differ)" in err

@@ -82,3 +82,40 @@ def preprocess_folder(
         progress=progress_printer("images"),
     )
     say(f"{result.summary}; {out}")
+
+
+@app.command("adopt")
+def adopt_data(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images and boxes.")],
+    data_dir: Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Data folder to make.")],
+    format: Annotated[
+        str,
+        typer.Option(help="vindr, nih, rsna, yolo, coco, voc or table; recognised by itself otherwise."),
+    ] = "",
+    classes: Annotated[
+        str, typer.Option(help="own keeps the source's classes, kaggle brings them to the competition's.")
+    ] = "own",
+    copy: Annotated[
+        bool, typer.Option("--copy/--link", help="Copy the images, or link to where they are.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+) -> None:
+    """Lay out other people's images and boxes as a data folder; docs/data-formats.md lists the forms."""
+    from cxr import layouts
+    from cxr.rundir import progress_printer
+
+    adopted = layouts.adopt(
+        source,
+        data_dir,
+        form=format,
+        classes=classes,
+        copy=copy,
+        jobs=jobs,
+        progress=progress_printer("headers"),
+    )
+    for line in adopted.lines:
+        say(line)
+    counts = (
+        f"{adopted.images['train']} training and {adopted.images['test']} test images, {adopted.boxes} boxes"
+    )
+    say(f"{data_dir}: {counts}" + ("" if adopted.made else "; was there already, unchanged"))
