@@ -127,7 +127,8 @@ def _project_zip() -> bytes:
             (notebooks_folder(), "notebooks", {".py"}),
         ):
             for path in sorted(base.rglob("*")):
-                if path.suffix in kept and "_notebooks" not in path.relative_to(base).parts:
+                # JupyterLab leaves copies of notebooks in .ipynb_checkpoints.
+                if path.suffix in kept and not {"_notebooks", ".ipynb_checkpoints"} & set(path.parts):
                     entry = zipfile.ZipInfo(f"{name}/{path.relative_to(base)}")
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     archive.writestr(entry, path.read_bytes())

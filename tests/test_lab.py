@@ -59,7 +59,7 @@ def test_saving_in_jupyterlab_changes_nothing(tmp_path: Path):
     large = pytest.importorskip("jupyter_server.services.contents.largefilemanager")
     sync = pytest.importorskip("jupytext.sync_contentsmanager")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb"))
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("*.ipynb*"))
     manager = sync.build_sync_jupytext_contents_manager_class(large.LargeFileManager)()
     manager.root_dir = str(tmp_path)
     for path in PATHS:
