@@ -109,6 +109,55 @@ def test_importing_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+# -- sizes -------------------------------------------------------------------------------------------
+
+MOST_LINES, LONGEST_FUNCTION, MOST_ARGUMENTS = 400, 120, 12
+EXCEPTIONS = {
+    "cli/use.py predict_files": "a command: each argument is an option that its help lists",
+}
+"""Functions that may take more arguments, with the reason."""
+OTHER_THINGS = {"batch_size": "of predicting, where no gradient is kept: notebook 07's predict_batch_size"}
+"""Arguments that share a name with a parameter of a recipe and mean something else, or mean it elsewhere."""
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_is_too_long_to_read(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+    for function in functions(path):
+        assert function.end_lineno - function.lineno < LONGEST_FUNCTION, function.name
+        given = function.args
+        count = len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
+        name = f"{path.relative_to(PACKAGE)} {function.name}"
+        assert (count <= MOST_ARGUMENTS) != (name in EXCEPTIONS), name
+
+
+def literal_defaults(function: ast.FunctionDef | ast.AsyncFunctionDef) -> dict[str, object]:
+    """Arguments whose default is a literal; None stands for "not given" and is none."""
+    given = function.args
+    ordered = [*given.posonlyargs, *given.args]
+    pairs = [*zip(ordered[len(ordered) - len(given.defaults) :], given.defaults, strict=True)]
+    pairs += [pair for pair in zip(given.kwonlyargs, given.kw_defaults, strict=True) if pair[1] is not None]
+    values = {a.arg: ast.literal_eval(d) for a, d in pairs if isinstance(d, ast.Constant | ast.Tuple)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def test_no_default_of_a_recipe_is_said_differently_elsewhere():
+    homes: dict[str, object] = {}
+    for recipe in (classifier.Recipe, Recipe, Looks):
+        homes |= {name: one.default for name, one in recipes.declared(recipe).items()}
+    for path in modules():
+        for function in functions(path):
+            for name, value in literal_defaults(function).items():
+                if name in homes and name not in OTHER_THINGS:
+                    value = list(value) if isinstance(value, tuple) else value
+                    assert value == homes[name], f"{path.relative_to(PACKAGE)} {function.name}: {name}"
+
+
 # -- notebooks and parameter files -------------------------------------------------------------------
 
 NOTEBOOKS = chain.read_notebooks()

@@ -42,6 +42,7 @@ class TrainingData:
     threads: int
 
     def matrix(self, rows: NDArray[np.intp] | slice = slice(None)) -> xgb.DMatrix:
+        """These rows as XGBoost takes them, weighted where the classes are balanced."""
         target = self.target[rows]
         return xgb.DMatrix(
             self.values[rows],
@@ -57,9 +58,11 @@ class TrainingData:
         return (len(self.target) / (2.0 * np.maximum(count, 1)))[self.target[:, 0]]
 
     def train(self, chosen: Mapping[str, float], rounds: int, seed: int) -> xgb.Booster:
+        """Grow trees on all images."""
         return xgb.train(self.settings(chosen, seed), self.matrix(), num_boost_round=rounds)
 
     def settings(self, chosen: Mapping[str, float], seed: int) -> dict[str, object]:
+        """Settings of the trees under XGBoost's own names."""
         prevalence = 0.5 if self.balanced else float(np.clip(self.target.mean(), 0.01, 0.99))
         return {
             "objective": "binary:logistic",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +16,11 @@ import pandas as pd
 
 from cxr import schema
 from cxr.errors import DataError, ParameterError, RunError, StoreError
-from cxr.files import is_temporary, named_error, write_bytes
+from cxr.files import is_temporary, named_error
 from cxr.preprocess.batch import Batch, kept_records
 from cxr.preprocess.plan import Settings, existing_shards, extend, load_plan, save_plan, shard_name
-from cxr.preprocess.sources import Failure, Source, collect
+from cxr.preprocess.sources import Source, collect
+from cxr.preprocess.tables import write_tables
 from cxr.preprocess.workers import execute, jobs_here, retry_timeouts
 from cxr.rundir import alone
 from cxr.store import (
@@ -29,11 +29,7 @@ from cxr.store import (
     check_shard,
     damaged_images,
     read_shard_records,
-    write_index,
 )
-
-FAILURE_COLUMNS = [schema.IMAGE_ID, "split", "file", "reason", "message"]
-"""Columns of `failures.csv`."""
 
 RESTARTS = ("never", "changed", "always")
 
@@ -153,7 +149,7 @@ def preprocess(
             results = retry_timeouts(tasks, results, scheduler=scheduler)
             shards |= {number: result.revision for number, result in results.items()}
             failures = files.failed + [f for result in results.values() for f in result.failures]
-            _write_tables(out_dir, shards, failures)
+            write_tables(out_dir, shards, failures)
         except OSError as error:
             raise named_error(error, error.filename or store) from error
     failed = len(failures)
@@ -361,38 +357,6 @@ def _counter(
 
     count(0)
     return count
-
-
-# -- after the work ----------------------------------------------------------------------------------
-
-
-def _write_tables(out_dir: Path, shards: dict[int, int], failures: list[Failure]) -> None:
-    store = out_dir / "images"
-    names = [shard_name(number, revision) for number, revision in sorted(shards.items()) if revision >= 0]
-    # Shard by shard, and equal texts kept once: 400,000 images are a large data set.
-    rows = [
-        tuple(
-            sys.intern(text) for text in (r.image_id, r.split, *(r.header[c] for c in schema.HEADER_COLUMNS))
-        )
-        for name in names
-        for r in read_shard_records(store / name)
-    ]
-    headers = pd.DataFrame(rows, columns=[schema.IMAGE_ID, "split", *schema.HEADER_COLUMNS])
-    del rows
-    failed = pd.DataFrame([f.__dict__ for f in failures], columns=FAILURE_COLUMNS)
-    _write_csv(out_dir / "dicom_metadata.csv", headers.sort_values(["split", schema.IMAGE_ID]))
-    _write_csv(out_dir / "failures.csv", failed.sort_values(["split", schema.IMAGE_ID, "file"]))
-    del headers
-    # The index last of all: it is what makes the folder a store.
-    write_index(store, ((name, read_shard_records(store / name)) for name in names))
-    current = set(names)
-    for path in store.glob("shard-*.h5"):
-        if path.name not in current:
-            path.unlink(missing_ok=True)
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace"))
 
 
 def _duration(seconds: float) -> str:

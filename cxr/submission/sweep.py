@@ -242,11 +242,16 @@ def cross_fitted(
     the result scores is what choosing is worth.
 
     Args:
+        detections: See `gate_sweep`.
+        p_abnormal: See `gate_sweep`.
+        truth: See `gate_sweep`.
+        grid: See `gate_sweep`.
+        p_findings: See `gate_sweep`.
+        classes: The class table.
+        iou_threshold: IoU above which a box matches.
         parts: Number of parts.
         resamples: Bootstrap resamples in each choice, see `choose_gate`.
         seed: Of the dealing and the resampling.
-
-    The other arguments are those of `gate_sweep`.
 
     Returns:
         The gated detections of all images, and the setting chosen for each part.
