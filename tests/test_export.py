@@ -15,7 +15,7 @@ import yaml
 
 from cxr import annotations, export, files, schema, store
 from cxr.errors import DataError, DiskError, ParameterError
-from cxr.export import coco
+from cxr.export import card, coco
 from cxr.schema import ClassTable
 from cxr.store import ShardImage
 
@@ -189,3 +189,54 @@ def test_coco_results_of_nothing(tmp_path):
     path = tmp_path / "results.json"
     assert coco.write_results(path, pd.DataFrame(columns=schema.DETECTION_COLUMNS), ["a"], CLASSES) == 0
     assert json.loads(path.read_text()) == []
+
+
+# -- the model card ----------------------------------------------------------------------------------
+
+DETECTOR = card.CardDetector("fold0.onnx", "f" * 64, 0, "c" * 64, "light", 320, 1_360_522)
+
+
+def front_and_text(path: Path) -> tuple[dict, str]:
+    _, front, text = path.read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+def test_card_says_what_the_run_knows(tmp_path):
+    root, data = make_run(tmp_path)
+    boxes = pd.read_csv(root / schema.TRAIN_CSV), pd.read_csv(root / schema.VAL_CSV)
+    pd.concat(boxes).to_csv(root / schema.CONSENSUS_CSV, index=False)
+    folds = pd.DataFrame([("a", 1), ("007", 1), ("lost", 1), ("NA", 0)], columns=["image_id", "fold"])
+    folds.to_csv(root / schema.FOLDS_CSV, index=False)
+    (root / "parameters.yaml").write_text(f"data_dir: {data}\n")
+    score = {"map": 0.5, "map_low": 0.4, "map_high": 0.625, "map_findings": 0.25, "n_images": 2, "n_truth": 3}
+    score["per_class"] = [
+        {"class_name": "Bright | `x`", "ap": 0.125, "ap_low": 0, "ap_high": 1, "n_truth": 1}
+    ]
+    (root / schema.SCORE_JSON).write_text(json.dumps(score))
+    recipe = {"epochs": 8, "weights": "/home/someone/w.pth", "num_workers": 3}
+    manifest = {"parameters": recipe, "versions": {"torch": "2.14"}, "git_revision": "abc"}
+    (root / "06_detector").mkdir(exist_ok=True)
+    (root / "06_detector" / "manifest.json").write_text(json.dumps(manifest))
+    path = card.write_card(root, tmp_path / "out", [DETECTOR], classes=CLASSES, format="onnx")
+    front, text = front_and_text(path)
+    assert path.name == "README.md" and front["license"] == "other"
+    (result,) = front["model-index"][0]["results"]
+    assert [metric["value"] for metric in result["metrics"]] == [0.25, 0.5]
+    assert "| fold0.onnx | 3 | 2 | 1 | 2 | 1 |" in text, "learnt from three images, one is held out"
+    for words in (
+        "**Not a medical device.**", "0.500 | 0.400 to 0.625",
+        "| Bright / 'x' | 0.125 | 0.000 to 1.000 | 1 |",
+        "| `epochs` | `8` |", "`w.pth`", "f" * 64, "c" * 64, "torch 2.14", "## Limits",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "/home/someone" not in text and "num_workers" not in text
+    assert "## Scores on validation images\n\nNot recorded in this run." in text
+
+
+def test_card_of_a_run_that_keeps_nothing(tmp_path):
+    (tmp_path / "06_detector").mkdir()
+    (tmp_path / "06_detector" / "manifest.json").write_bytes(b"\xff")
+    path = card.write_card(tmp_path, tmp_path / "out", [DETECTOR], classes=CLASSES, format="safetensors")
+    front, text = front_and_text(path)
+    assert "model-index" not in front and text.count("Not recorded in this run") == 4
+    assert "**Not a medical device.**" in text

@@ -9,6 +9,7 @@ from cxr import annotations as ann
 from cxr import preprocess, schema
 from cxr.errors import DataError, ParameterError
 from cxr.export import run
+from cxr.export.card import CardDetector, write_card
 from cxr.export.dicom_objects import KINDS, Algorithm, check_library
 from cxr.export.found import write_all_objects
 from cxr.export.parts import read_detections
@@ -54,7 +55,21 @@ def export_as(
         from cxr.detector.prediction import exports
 
         run.refuse_filled(out)
-        return [str(made.path) for made in exports.export_run(run_dir, out, format=format)]
+        made = exports.export_run(run_dir, out, format=format)
+        told = [
+            CardDetector(
+                one.path.name,
+                one.sha256,
+                one.fold,
+                one.made_from,
+                one.spec.architecture,
+                one.spec.image_size,
+                one.parameters,
+            )
+            for one in made
+        ]
+        card = write_card(run_dir, out, told, classes=made[0].spec.classes, format=format)
+        return [*(str(one.path) for one in made), str(card)]
     data_dir = data_dir_of(run_dir)
     if format in KINDS:
         check_library()

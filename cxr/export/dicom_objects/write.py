@@ -69,7 +69,8 @@ def write_objects(
     from cxr.export.dicom_objects.source import read_source
 
     makers = {"dicom-sr": structured_report, "gsps": presentation_state}
-    source = read_source(image)
+    with _quiet():
+        source = read_source(image)
     written = []
     for kind in kinds:
         path = out / f"{name}.{KINDS[kind]}.dcm"
