@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import builtins
 import fcntl
+import html
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -133,6 +135,12 @@ def read_table(path: Path) -> pd.DataFrame:
     others = [column for column in pd.read_csv(path, nrows=0).columns if column != IMAGE_ID]
     empty = {column: [""] for column in others}
     return pd.read_csv(path, dtype={IMAGE_ID: str}, keep_default_na=False, na_values=empty)
+
+
+def as_markdown(text: str) -> str:
+    """A text from data so that Markdown shows it as it is: no markup, no mathematics, no HTML, one line."""
+    plain = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$])", r"\\\1", html.escape(plain, quote=False))
 
 
 def _plain(value: Any) -> Any:

@@ -32,7 +32,7 @@ from IPython.display import Markdown
 from cxr import annotations as ann
 from cxr import plots, schema, viewer
 from cxr.preprocess import find_images, image_id_of
-from cxr.rundir import RunDir, locate
+from cxr.rundir import RunDir, as_markdown, locate
 from cxr.survey import load_examples, read_sizes, survey_files
 
 # %% [markdown]
@@ -56,7 +56,8 @@ run = RunDir(run_dir, "01_eda")
 data = locate(data_dir)
 classes = ann.read_classes(data)
 paths = {image_id_of(path): path for path in find_images(data / "train")} if (data / "train").is_dir() else {}
-Markdown(f"{len(classes.finding_names)} findings: {', '.join(classes.finding_names)}.")
+named = ", ".join(as_markdown(name) for name in classes.finding_names)
+Markdown(f"{len(classes.finding_names)} findings: {named}.")
 
 # %% [markdown]
 # ## The headers, first

@@ -23,7 +23,6 @@ EDITS = {
     "cxr.rundir:RunDir": ALL,
     "cxr.dicom.isolated_child:main": {"01", "02"},
     "cxr.dicom.gdcm_child:main": {"01", "02"},
-    "cxr.dicom.codecs:_gdcm": {"01", "02"},
     "cxr.splits:make_folds": {"04"},
     "cxr.kaggle:write_kernel": {"08"},
     "cxr.submission.files:write": {"08"},

@@ -21,6 +21,10 @@ from cxr.schema import ANNOTATION_COLUMNS, VINBIGDATA, ClassTable
 LUNGS = ClassTable(("Right Lung", "Left Lung", "No finding"))
 
 
+DOLLARS = "cost $5^{$ \\frac"
+"""Where mathematics is read, this cannot be drawn."""
+
+
 @pytest.fixture
 def readings() -> pd.DataFrame:
     """Two abnormal images and a normal one, three readers each."""
@@ -500,3 +504,20 @@ def test_operating_point_and_scores() -> None:
     found = pd.DataFrame({"score": [0.9, 0.2]})
     assert "hits (1)" in texts(plots.detection_scores(found, np.array([True, False])))
     assert "No detection" in texts(plots.detection_scores(found.iloc[:0], np.empty(0)))
+
+
+def test_text_from_data_is_drawn_as_it_is(readings: pd.DataFrame):
+    """In a title, a bar's name, a legend, a mark and a message."""
+    names = ClassTable((DOLLARS, *VINBIGDATA.names[1:]))
+    table = readings.assign(class_name=readings.class_name.replace(VINBIGDATA.name(0), DOLLARS))
+    panel = plots.Panel(np.zeros((20, 20), np.uint8), DOLLARS, [plots.Mark((1, 2, 9, 9), "#ff0000", DOLLARS)])
+    figures = [
+        plots.gallery([panel], columns=1, title=DOLLARS, legend=[("#ff0000", DOLLARS, False)]),
+        plots.class_counts(ann.class_counts(table, classes=names), classes=names),
+        plots.boxes_per_image(table, classes=names),
+        plots.message(DOLLARS),
+    ]
+    for figure in figures:
+        figure.savefig(io.BytesIO(), format="png")
+        texts = [t for t in figure.findobj(mpl.text.Text) if "$" in t.get_text()]
+        assert not any(text.get_parse_math() for text in texts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import html
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 
 from cxr import schema
 from cxr.errors import DataError, RunError
-from cxr.rundir import CAPTION_KEY, RunDir, alone, locate, progress_printer, project_root
+from cxr.rundir import CAPTION_KEY, RunDir, alone, as_markdown, locate, progress_printer, project_root
 
 
 @pytest.fixture
@@ -127,3 +129,20 @@ def test_one_process_a_folder(tmp_path: Path):
         pass
     with alone(tmp_path / "run"):
         pass
+
+
+def test_text_from_data_is_no_markup():
+    from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    names = [
+        "<img src=x onerror=alert(1)>",
+        "**bold** [a](javascript:b)",
+        "$x^2$ `c` _d_",
+        "# a\n\n- b",
+        "A & B",
+    ]
+    for name in names:
+        page = markdown2html_mistune(f"Findings: {as_markdown(name)}.")
+        shown = html.unescape(re.sub(r"</?p>", "", page)).strip()
+        assert shown == f"Findings: {' '.join(name.split())}."
+        assert not re.search(r"<(?!/?p>)", page)

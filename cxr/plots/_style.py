@@ -58,6 +58,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "legend.frameon": False,
     "text.color": INK,
+    "text.parse_math": False,  # a `$` in a file's or a class's name is a dollar sign, no mathematics
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 9,
@@ -76,7 +77,8 @@ class Picture(Figure):
 
     def savefig(self, fname: Any, **options: Any) -> None:
         """Save as matplotlib does; a PNG file's bytes are kept, so that showing it draws nothing again."""
-        super().savefig(fname, **options)
+        with mpl.rc_context({"text.parse_math": STYLE["text.parse_math"]}):  # some ticks are made only now
+            super().savefig(fname, **options)
         if isinstance(fname, str | Path) and str(fname).endswith(".png"):
             self._png = Path(fname).read_bytes()
 
