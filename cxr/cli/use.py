@@ -49,8 +49,7 @@ def predict_files(
     """Find abnormalities on radiographs: boxes in pixels of the original files."""
     from cxr import export, predictions
     from cxr.detector.prediction import detector, looks
-    from cxr.detector.prediction.files import image_files
-    from cxr.detector.prediction.files import predict_files as predict
+    from cxr.detector.prediction.files import image_files, predict_in_parts
     from cxr.recipes import flat
     from cxr.rundir import progress_printer
 
@@ -64,30 +63,27 @@ def predict_files(
     )
     formats = list(dict.fromkeys(write or []))
     export.check_formats(formats)
+    image_files(files)  # a wrong path is refused before detectors are loaded
     known = None
     if calibration:
         record = looks.read_looks(calibration)
         record.warn_unless(how)
         known = record.calibrations
     detectors = detector.load_detectors([checkpoint, *(also or [])], known, device=device)
-    named, _ = image_files(files)
-    detections, failures = predict(
-        detectors, files, looks=how, batch_size=batch_size, progress=progress_printer("images")
-    )
-    count = predictions.write_predictions(
-        detections, failures, named, out, classes=detectors[0].spec.classes, pictures=pictures
-    )
-    say(f"{len(detections)} boxes on {count} images, {len(failures)} files failed; {out}")
-    if count == 0:
-        raise DataError(f"none of the {len(failures)} files could be read")
+    show, classes = progress_printer("images"), detectors[0].spec.classes
+    with predictions.PredictionWriter(out, classes=classes, pictures=pictures) as writer:
+        for part in predict_in_parts(detectors, files, looks=how, batch_size=batch_size):
+            writer.add(part.detections, part.failures, part.files)
+            show(part.done, part.total)
+    say(f"{writer.boxes} boxes on {len(writer.files)} images, {writer.failed} files failed; {out}")
+    if not writer.files:
+        raise DataError(f"none of the {writer.failed} files could be read")
     algorithm = export.Algorithm(
         tuple(one.sha256 for one in detectors),
         tuple(f"{name}={value}" for name, value in flat(how).items()),
     )
-    failed = set(failures["file"])
-    read = {image_id: path for image_id, path in named.items() if str(path) not in failed}
     for line in export.write_found(
-        detections, read, out, formats=formats, algorithm=algorithm, classes=detectors[0].spec.classes
+        writer.detections, writer.files, out, formats=formats, algorithm=algorithm, classes=classes
     ):
         say(line)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -142,10 +143,11 @@ def new_grid(
 @styled
 def message(text: str) -> Figure:
     """A figure that says in words why there is nothing to draw."""
-    figure = new_figure(7.0, 1.2)
+    lines = textwrap.wrap(text, 95) or [""]  # matplotlib's own wrapping reads mathematics all the same
+    figure = new_figure(7.0, max(1.2, 0.25 * len(lines)))
     axes = figure.subplots()
     axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", color="#5b6872", style="italic", wrap=True)
+    axes.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", color="#5b6872", style="italic")
     return figure
 
 

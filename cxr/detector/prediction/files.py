@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from cxr.detector.prediction.detector import Detector
 from cxr.detector.prediction.looks import ONE_LOOK, Looks
 from cxr.detector.prediction.predict import ensemble_of, predict_store
 from cxr.dicom import Radiograph
-from cxr.errors import CxrError, DataError
+from cxr.errors import CxrError, DataError, printable
 from cxr.preprocess import image_id_of
 from cxr.preprocess.batch import ReaderPool
 
@@ -60,25 +61,78 @@ def predict_files(
         DataError: A path does not exist, or there is no image.
         CheckpointError: The detectors were trained for different classes.
     """
+    tables, failures = [], []
+    for part in predict_in_parts(detectors, files, looks=looks, batch_size=batch_size, decoders=decoders):
+        tables.append(part.detections)
+        failures.append(part.failures)
+        if progress is not None:
+            progress(part.done, part.total)
+    return pd.concat(tables, ignore_index=True), pd.concat(failures, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was found on some of the files.
+
+    Attributes:
+        detections: `schema.DETECTION_COLUMNS`.
+        failures: `FAILURE_COLUMNS`.
+        files: Path of each image that was read, by image id.
+        done: Files done so far, those of earlier parts included.
+        total: All files.
+    """
+
+    detections: pd.DataFrame
+    failures: pd.DataFrame
+    files: dict[str, Path]
+    done: int
+    total: int
+
+
+def predict_in_parts(
+    detectors: Detector | Sequence[Detector],
+    files: Path | str | Sequence[Path | str],
+    *,
+    looks: Looks = ONE_LOOK,
+    batch_size: int = 8,
+    decoders: int = 0,
+) -> Iterator[Part]:
+    """As `predict_files`, a part at a time, so that what was found can be written as it comes."""
     members = ensemble_of(detectors)
     named, doubles = image_files(files)
-    paths = list(named.items())
+    paths = [(image_id, path) for image_id, path in named.items() if _is_text(image_id)]
     longest = max(round(d.spec.image_size * scale) for d in members for scale in looks.tta_scales)
-    tables: list[pd.DataFrame] = []
     failures = [
-        (str(path), "duplicate_id", f"{path}: {other} has the same image id")
+        (printable(path), "duplicate_id", f"{printable(path)}: {printable(other)} has the same image id")
         for path, other in doubles.items()
     ]
-    done = 0
-    for held, failed, count in read_ahead(
-        paths, longest_side=longest, chunk=max(4 * batch_size, 16), decoders=decoders
-    ):
-        failures += failed
-        tables.append(predict_store(members, held, held.ids, looks=looks, batch_size=batch_size))
+    failures += [
+        (printable(path), "file_name", f"{printable(path)}: the name is no UTF-8 text; rename the file")
+        for image_id, path in named.items()
+        if not _is_text(image_id)
+    ]
+    done = len(named) - len(paths)
+    nothing = HeldImages(), list[tuple[str, str, str]](), 0
+    parts = read_ahead(paths, longest_side=longest, chunk=max(4 * batch_size, 16), decoders=decoders)
+    for held, failed, count in parts if paths else [nothing]:
         done += count
-        if progress is not None:
-            progress(done, len(paths))
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(failures, columns=FAILURE_COLUMNS)
+        yield Part(
+            predict_store(members, held, held.ids, looks=looks, batch_size=batch_size),
+            pd.DataFrame(failures + failed, columns=FAILURE_COLUMNS),
+            {image_id: named[image_id] for image_id in held.ids},
+            done,
+            len(named),
+        )
+        failures = []
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name's bytes are UTF-8; Python keeps others as lone surrogates, which no table can hold."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def image_files(files: Path | str | Sequence[Path | str]) -> tuple[dict[str, Path], dict[Path, Path]]:
@@ -102,7 +156,8 @@ def image_files(files: Path | str | Sequence[Path | str]) -> tuple[dict[str, Pat
         elif file.is_file():
             paths.append(file)
         else:
-            raise DataError(f"expected an image file or a folder, found nothing at {file}")
+            found = "something else" if file.exists() else "nothing"
+            raise DataError(f"expected an image file or a folder, found {found} at {printable(file)}")
     if not paths:
         raise DataError(f"found no image file in {', '.join(map(str, files))}")
     named: dict[str, Path] = {}
@@ -152,8 +207,8 @@ def read_ahead(
                     radiograph = reading.result()
                 except CxrError as error:
                     reason = getattr(error, "reason", type(error).__name__)
-                    failures.append((str(path), str(reason), str(error)))
-                    log.warning("%s left out: %s", path, error)
+                    failures.append((printable(path), str(reason), str(error)))
+                    log.warning("%s left out: %s", printable(path), error)
                 else:
                     pixels = network_image(radiograph.pixels, longest_side)
                     held.add(image_id, pixels, radiograph.original_size)
