@@ -14,9 +14,9 @@ from types import FrameType
 from cxr.cli import data, runs, use  # noqa: F401  (each adds its commands to the application)
 from cxr.cli.application import app
 from cxr.errors import CxrError
+from cxr.files import named_error
 
 _GOES_ON = "what is finished stays, the same command goes on from there"
-_PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:
@@ -47,12 +47,12 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError):
+            error = named_error(error)
         if isinstance(error, CxrError):
             _fail(f"{type(error).__name__}: {error}", error.exit_code)
-        if isinstance(error, _PATH_ERRORS):
-            _fail(f"{error.filename}: {error.strerror}; give another path", 2)
-        if isinstance(error, OSError):
-            _fail(str(error), 1)
+        if isinstance(error, MemoryError):
+            _fail("out of memory; let fewer processes work, or give smaller images or batches", 1)
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
 
 
