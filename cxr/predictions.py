@@ -160,7 +160,7 @@ def write_predictions(
 
 def _image(image_id: str, path: Path, rows: pd.DataFrame) -> dict[str, Any]:
     columns = [schema.CLASS_ID, schema.CLASS_NAME, schema.SCORE, *schema.BOX_COLUMNS]
-    boxes = json.loads(rows[columns].round(_DECIMALS).to_json(orient="records", double_precision=5))
+    boxes = json.loads(rows[columns].to_json(orient="records", double_precision=5))
     return {"image_id": image_id, "file": _path_text(path), "boxes": boxes}
 
 

@@ -160,7 +160,7 @@ def test_a_stopped_run_goes_on(toy: Path, stop: signal.Signals):
         import signal, sys
         from pathlib import Path
         from cxr import chain, cli
-        signal.signal(signal.SIGTERM, cli._stop)
+        signal.signal(signal.SIGTERM, cli.entry._stop)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have switched it off
         folder = Path({str(toy / "notebooks")!r})
         values = chain.load_parameters("params/toy.yaml", ["pause_s=60"], notebooks=folder)
