@@ -57,9 +57,9 @@ def test_help_lists_every_command(cxr):
         (["adopt", "data", "out", "--format", "x"], "--format x: expected one of vindr, nih"),
         (["phantom", "made", "--size", "10"], "ParameterError"),
         (["score", "no.csv", "truth.csv"], "truth.csv"),
-        (["predict", "no.ckpt", "x.dcm", "--out", "found"], "no.ckpt"),
-        (["predict", "no.ckpt", "x.dcm", "--out", "a_file"], "a_file: expected a folder for the predictions"),
-        (["predict", "no.ckpt", "x.dcm", "--out", "o", "--calibration", "a_file"], "a_file: expected JSON"),
+        (["predict", "no.ckpt", "a_file", "--out", "found"], "no.ckpt"),
+        (["predict", "no.ckpt", "a_file", "--out", "a_file"], "a_file: expected a folder for the predictions"),
+        (["predict", "no.ckpt", "a_file", "--out", "o", "--calibration", "a_file"], "a_file: expected JSON"),
         (["export", "nowhere", "out", "--format", "png"], "nowhere: no run"),
         (["export", "nowhere", "out", "--format", "safetensors"], "nowhere: no detector"),
         (

@@ -63,12 +63,12 @@ def predict_files(
     )
     formats = list(dict.fromkeys(write or []))
     export.check_formats(formats)
-    image_files(files)  # a wrong path is refused before detectors are loaded
     known = None
     if calibration:
         record = looks.read_looks(calibration)
         record.warn_unless(how)
         known = record.calibrations
+    image_files(files)  # a wrong path is refused before detectors are loaded
     detectors = detector.load_detectors([checkpoint, *(also or [])], known, device=device)
     show, classes = progress_printer("images"), detectors[0].spec.classes
     with predictions.PredictionWriter(out, classes=classes, pictures=pictures) as writer:
