@@ -58,7 +58,7 @@ def test_help_lists_every_command(cxr):
         (["phantom", "made", "--size", "10"], "ParameterError"),
         (["score", "no.csv", "truth.csv"], "truth.csv"),
         (["predict", "no.ckpt", "a_file", "--out", "found"], "no.ckpt"),
-        (["predict", "no.ckpt", "a_file", "--out", "a_file"], "a_file: expected a folder for the predictions"),
+        (["predict", "no.ckpt", "a_file", "--out", "a_file"], "a_file: expected a folder for the pred"),
         (["predict", "no.ckpt", "a_file", "--out", "o", "--calibration", "a_file"], "a_file: expected JSON"),
         (["export", "nowhere", "out", "--format", "png"], "nowhere: no run"),
         (["export", "nowhere", "out", "--format", "safetensors"], "nowhere: no detector"),
