@@ -159,9 +159,9 @@ def _kill_once(folder: Path, out: Path, temporary: Path, name: str, group: bool,
         # A parent may have switched Ctrl-C off, and a child inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    # Importing takes a second or two; most kills shall hit the work.
+    # Before the command has begun, Python itself answers a signal.
     deadline = time.monotonic() + 60
-    while not (out / "images" / ".lock").exists() and process.poll() is None:
+    while process.poll() is None and not _begun(out, process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(rng.uniform(0, 2.0))
@@ -182,6 +182,11 @@ def _kill_once(folder: Path, out: Path, temporary: Path, name: str, group: bool,
         assert time.monotonic() < deadline, f"processes left: {left}"
         time.sleep(0.05)
     return "0 (done before)" if code == 0 else str(code)
+
+
+def _begun(out: Path, process: int) -> bool:
+    lock = out / "images" / ".lock"
+    return lock.exists() and lock.read_text().startswith(f"process {process} ")
 
 
 def in_session(session: int) -> list[str]:
