@@ -37,10 +37,15 @@ def detector(name: str) -> Detector:
     """A random network whose answers differ from place to place, as a trained one's do."""
     torch.manual_seed(0)
     entry = architecture(name)
-    anchors = tuple(
-        tuple(4.0 * stride * (1 + k / 2) for k in range(entry.sizes_per_level)) for stride in entry.strides
+    anchors = (
+        ()
+        if not entry.sizes_per_level
+        else tuple(
+            tuple(4.0 * stride * (1 + k / 2) for k in range(entry.sizes_per_level))
+            for stride in entry.strides
+        )
     )
-    spec = DetectorSpec(name, CLASSES.names, SIZE, anchors, (0.5, 1.0, 2.0))
+    spec = DetectorSpec(name, CLASSES.names, SIZE, anchors, (0.5, 1.0, 2.0) if anchors else ())
     net = build_network(spec)
     for norm in batch_norms(net):
         norm.momentum = None  # statistics are the mean over what follows
@@ -49,13 +54,13 @@ def detector(name: str) -> Detector:
         for seed in range(2):
             small = picture((SIZE, SIZE), seed=seed)[None, None].repeat(2, axis=0)
             net.backbone((torch.from_numpy(small).float() / 255 - 0.449) / 0.226)
-        for module in (net.rpn.head, net.roi_heads.box_predictor):
+        for module in (net.rpn.head, net.roi_heads.box_predictor) if hasattr(net, "rpn") else ():
             for parameter in module.parameters():
                 parameter.mul_(4)
     return Detector(net.eval(), spec, name, "0" * 64)
 
 
-def session(path, **options):
+def session(path):
     runtime = pytest.importorskip("onnxruntime")
     settings = runtime.SessionOptions()
     settings.intra_op_num_threads = 1
@@ -81,6 +86,8 @@ def compare(made: Detector, running, pixels: np.ndarray) -> tuple[int, int]:
     [
         # Network size, padded both ways; larger by factors without a tie in rounding, odd sides included.
         ("light", [(SIZE, SIZE), (SIZE, 97), (120, SIZE), (480, 480), (1441, 1119), (560, 801)]),
+        ("light_retinanet", [(SIZE, SIZE), (560, 801)]),
+        ("light_fcos", [(SIZE, SIZE), (560, 801)]),
         pytest.param("mobilenet_v3_large_fpn", [(SIZE, SIZE), (120, SIZE)], marks=pytest.mark.slow),
         pytest.param("resnet18_fpn", [(120, SIZE), (560, 801)], marks=pytest.mark.slow),
     ],
