@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 CXR    := $(BIN)/cxr
 DATA   := data/demo
 RUN    ?= outputs/demo
-CODE   := cxr tests notebooks docs
+CODE   := cxr tests notebooks docs examples
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test lab notebooks parameters docs lint audit clean
