@@ -56,7 +56,7 @@ parameters: $(VENV)/.installed  ## write docs/parameters.md from the code
 	$(BIN)/python docs/parameter_reference.py
 
 docs: $(VENV)/.installed-docs  ## build the documentation into build/site
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
 lint: $(VENV)/.installed-test  ## check style, format and types

@@ -119,12 +119,12 @@ def squares(count: int, *, seed: int = 0) -> tuple[HeldImages, pd.DataFrame]:
     return images, pd.DataFrame(rows, columns=[IMAGE_ID, CLASS_ID, *BOX_COLUMNS])
 
 
-def main(out_dir: str | Path, *, epochs: int = 12) -> TrainingResult:
+def main(out_dir: str | Path, *, epochs: int = 5) -> TrainingResult:
     """Train on 24 squares, validate on 8 others."""
     images, table = squares(32)
     recipe = changed(
         Recipe(), architecture_name="centre", label_mode="fused", detector_image_size=64, epochs=epochs,
-        images_per_epoch=48, negative_fraction=-1.0, ema_decay=0.9,
+        images_per_epoch=96, validate_every=epochs, negative_fraction=-1.0, ema_decay=0.9,
     )  # fmt: skip
     result = train_detector(
         images, table, images.ids[8:], images.ids[:8], recipe, Path(out_dir), classes=CLASSES

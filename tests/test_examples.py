@@ -29,10 +29,11 @@ def test_every_example_is_tested():
     assert all(f'example("{path.stem}")' in text for path in FOLDER.glob("*.py"))
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_learns_and_then_predicts_one_file(tmp_path, capsys):
     own = example("own_network")
     result = own.main(tmp_path / "out")
-    assert result.best_map > 0.9
+    assert result.best_map > 0.8
     images, table = own.squares(1, seed=5)
     cv2.imwrite(str(tmp_path / "x.png"), images["square00"])
     capsys.readouterr()
