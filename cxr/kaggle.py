@@ -128,7 +128,8 @@ def _project_zip() -> bytes:
         ):
             for path in sorted(base.rglob("*")):
                 # JupyterLab leaves copies of notebooks in .ipynb_checkpoints.
-                if path.suffix in kept and not {"_notebooks", ".ipynb_checkpoints"} & set(path.parts):
+                parts = set(path.relative_to(base).parts)
+                if path.suffix in kept and not {"_notebooks", ".ipynb_checkpoints"} & parts:
                     entry = zipfile.ZipInfo(f"{name}/{path.relative_to(base)}")
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     archive.writestr(entry, path.read_bytes())
