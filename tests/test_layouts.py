@@ -389,6 +389,15 @@ def test_latin_1_and_own_classes(tmp_path: Path):
     assert normal_of(table) == ["007"]
 
 
+def test_the_last_of_declared_classes_is_the_normal_one(tmp_path: Path):
+    rows = [("a1", "Erguss", "0", "R1", "1", "2", "3", "4"), ("007", " GESUND", "1", "R1", "", "", "", "")]
+    source = write_table(tmp_path / "source", rows)
+    (source / "classes.csv").write_text("class_id,class_name\n0,Erguss\n1,Gesund\n")
+    adopted, table = adopt(source, tmp_path / "data")
+    assert normal_of(table) == ["007"] and list(table.class_name) == ["Erguss", "Gesund"]
+    assert "'Gesund', the last class, for the normal one" in lines(adopted, "took")
+
+
 def test_a_missing_reader_is_assumed_and_gzip_is_read(tmp_path: Path):
     source = write_table(tmp_path / "source", **without(3))
     text = (source / "train.csv").read_bytes()

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -151,7 +152,9 @@ def _digest(settled: Settled, texts: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps([texts, sorted(links)]).encode()).hexdigest()
 
 
-def _write(data_dir: Path, settled: Settled, texts: dict[str, str], record: dict, *, copy: bool) -> bool:
+def _write(
+    data_dir: Path, settled: Settled, texts: dict[str, str], record: dict[str, Any], *, copy: bool
+) -> bool:
     if data_dir.is_dir() and any(data_dir.iterdir()):
         _compare(data_dir, record)
         return False
@@ -186,7 +189,7 @@ def _file_name(image_id: str, path: Path) -> str:
     return image_id if image_id_of(path) == path.name else f"{image_id}{path.suffix}"
 
 
-def _compare(data_dir: Path, record: dict) -> None:
+def _compare(data_dir: Path, record: dict[str, Any]) -> None:
     try:
         found = json.loads((data_dir / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from cxr.errors import DataError
 from cxr.layouts.folder import SourceFolder, read_bytes
-from cxr.layouts.layout import ONE_READER, Layout, Notes, Part, normal_row, rows_table
+from cxr.layouts.layout import ONE_READER, Layout, Notes, Part, Row, normal_row, rows_table
 from cxr.layouts.names import is_normal
 
 
@@ -33,7 +33,8 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     """
     documents = _documents(source)
     names = _categories(documents)
-    train, test = [], []
+    train: list[Part] = []
+    test: list[Part] = []
     for path, document in documents.items():
         split = "test" if "test" in path.stem.lower() else "train"
         folder = path.stem.rpartition("_")[2]
@@ -92,7 +93,8 @@ def _part(document: dict[str, Any], names: dict[int, str], folder: str, where: s
                 sizes[reference] = (int(image["height"]), int(image["width"]))
         except (KeyError, TypeError, ValueError):
             notes.leave(f"images of {where} without id or file_name", [f"{image!r:.60}"])
-    rows, touched = [], set()
+    rows: list[Row] = []
+    touched: set[str] = set()
     annotations = document.get("annotations")
     for entry in annotations if isinstance(annotations, list) else []:
         reference = files.get(entry.get("image_id")) if isinstance(entry, dict) else None

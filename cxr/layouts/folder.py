@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from cxr.errors import DataError, printable
@@ -87,7 +88,7 @@ class SourceFolder:
         """Other files with one of these suffixes, the nearest to the root first."""
         return self._nearest(path for path in self.others if path.suffix.lower() in suffixes)
 
-    def _nearest(self, paths) -> list[Path]:
+    def _nearest(self, paths: Iterable[Path]) -> list[Path]:
         return sorted(paths, key=lambda path: (len(path.parts), str(path)))
 
     def relative(self, path: Path) -> str:
@@ -134,13 +135,13 @@ class SourceFolder:
     def _narrow(self, paths: list[Path], reference: str, folder: str) -> list[Path]:
         if len(paths) < 2:
             return paths
-        for test in (
+        tail = f"/{reference.lstrip('./')}"
+        tests: tuple[Callable[[Path], bool], ...] = (
             lambda path: self.relative(path) == reference,
-            lambda path: f"/{self.relative(path)}".endswith(f"/{reference.lstrip('./')}"),
-            lambda path: (
-                folder and folder.lower() in [part.lower() for part in path.relative_to(self.root).parts]
-            ),
-        ):
+            lambda path: f"/{self.relative(path)}".endswith(tail),
+            lambda path: folder.lower() in self.relative(path).lower().split("/")[:-1],
+        )
+        for test in tests:
             kept = [path for path in paths if test(path)]
             if len(kept) == 1:
                 return kept

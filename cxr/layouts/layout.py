@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -14,6 +15,9 @@ REFERENCE = "image"
 """Column of a part's rows: what the form calls an image, a path or an id."""
 
 ROW_COLUMNS = [REFERENCE, RAD_ID, CLASS_NAME, *BOX_COLUMNS]
+
+Row = tuple[str, str, str, float, float, float, float]
+"""One row in the order of `ROW_COLUMNS`."""
 
 ONE_READER = "R1"
 """The reader that is assumed where a form names none."""
@@ -116,12 +120,13 @@ class Notes:
         return lines
 
 
-def rows_table(rows: list[tuple]) -> pd.DataFrame:
+def rows_table(rows: Sequence[Row]) -> pd.DataFrame:
     """Tuples in the order of `ROW_COLUMNS` as a table."""
     table = pd.DataFrame(rows, columns=ROW_COLUMNS)
     return table.astype({name: float for name in BOX_COLUMNS})
 
 
-def normal_row(image: str, normal: str = NORMAL, reader: str = ONE_READER) -> tuple:
+def normal_row(image: str, normal: str = NORMAL, reader: str = ONE_READER) -> Row:
     """The row of a reader who saw nothing."""
-    return (image, reader, normal, *[float("nan")] * 4)
+    nothing = float("nan")
+    return (image, reader, normal, nothing, nothing, nothing, nothing)

@@ -77,10 +77,11 @@ def settle(
         f"{len(unknown)} images whose header cannot be read as they are ({unknown[0]} first)"
     ) if unknown else None
     classes, rename = _classes(layout, kaggle, notes)
+    normal = classes.name(classes.normal_id)
     tables, files, original = {}, {}, {}
     for name, parts in splits.items():
         made = [
-            _rows(part, paths, ids, sizes, rename, notes, tables_alone=not source.images)
+            _rows(part, paths, ids, sizes, rename, normal, notes, tables_alone=not source.images)
             for part, paths in zip(parts, found[name], strict=True)
         ]
         table = pd.concat([rows for rows, _ in made], ignore_index=True) if made else pd.DataFrame()
@@ -140,7 +141,7 @@ def _classes(layout: Layout, kaggle: bool, notes: Notes) -> tuple[ClassTable, Ca
     """The classes, and the name in them of any name that a row has; None where it has none."""
     if not kaggle:
         classes = ClassTable((*layout.findings, layout.normal))
-        known = {fold(name): name for name in layout.findings}
+        known = {fold(name): name for name in classes.names}
         return classes, lambda name: layout.normal if is_normal(name) else known.get(fold(name))
     moved = {name: kaggle_name(name) for name in layout.findings}
     said = [f"{a} -> {b}" for a, b in moved.items() if b is not None and a != b]
@@ -161,6 +162,7 @@ def _rows(
     ids: dict[Path, str],
     sizes: dict[Path, tuple[int, int] | None],
     rename: Callable[[str], str | None],
+    normal: str,
     notes: Notes,
     *,
     tables_alone: bool,
@@ -185,7 +187,7 @@ def _rows(
     boxes = rows[BOX_COLUMNS].to_numpy(float, copy=True)
     if part.relative:
         boxes *= frames[:, [1, 0, 1, 0]]
-    boxes, bad = _checked(boxes, frames, rows, notes)
+    boxes, bad = _checked(boxes, frames, rows, normal, notes)
     unnamed = rows["named"].isna()
     for name in rows.loc[unnamed, CLASS_NAME].unique():
         these = rows.loc[unnamed & (rows[CLASS_NAME] == name), REFERENCE]
@@ -205,15 +207,16 @@ def _frames(
 ) -> np.ndarray:
     """Rows and columns of the pixels each row's box is in, NaN where nobody knows."""
     unknown = (np.nan, np.nan)
-    by_image = {k: part.sizes.get(k) or sizes.get(paths.get(k)) or unknown for k in rows[REFERENCE].unique()}
+    measured = {k: sizes.get(path) for k, path in paths.items()}
+    by_image = {k: part.sizes.get(k) or measured.get(k) or unknown for k in rows[REFERENCE].unique()}
     return np.array([by_image[k] for k in rows[REFERENCE]], dtype=float).reshape(-1, 2)
 
 
 def _checked(
-    boxes: np.ndarray, frames: np.ndarray, rows: pd.DataFrame, notes: Notes
+    boxes: np.ndarray, frames: np.ndarray, rows: pd.DataFrame, normal_name: str, notes: Notes
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes with corners in order and inside their image, and which rows have none that can be right."""
-    normal = rows["named"].map(lambda name: name is not None and is_normal(str(name))).to_numpy(bool)
+    normal = (rows["named"] == normal_name).to_numpy(bool)
     shown = (rows[REFERENCE] + " " + rows[CLASS_NAME]).to_numpy()
     bad = np.zeros(len(boxes), dtype=bool)
 
@@ -228,14 +231,16 @@ def _checked(
     leave("boxes with a coordinate that is no number", np.isinf(boxes).any(axis=1))
     leave("findings without a whole box, or in an image of unknown size", np.isnan(boxes).any(axis=1))
     for low, high in ((0, 2), (1, 3)):
-        swapped = ~bad & (boxes[:, low] > boxes[:, high])
+        swapped = np.flatnonzero(~bad & (boxes[:, low] > boxes[:, high]))
         notes.mend("boxes whose corners were the other way round", list(shown[swapped]))
-        boxes[np.ix_(swapped, [low, high])] = boxes[np.ix_(swapped, [high, low])]
+        boxes[swapped, low], boxes[swapped, high] = boxes[swapped, high], boxes[swapped, low]
     limits = np.where(np.isnan(frames), np.inf, frames)[:, [1, 0, 1, 0]]
     inside = np.clip(boxes, 0, limits)
-    leave("boxes without an area", (boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
-    leave("boxes outside the image", (inside[:, 2:] <= inside[:, :2]).any(axis=1))
-    cut = ~bad & (np.abs(np.nan_to_num(inside - boxes, posinf=0, neginf=0)) > _SLACK_PX).any(axis=1)
+    leave("boxes without an area", np.any(boxes[:, 2:] <= boxes[:, :2], axis=1))
+    leave("boxes outside the image", np.any(inside[:, 2:] <= inside[:, :2], axis=1))
+    good = ~bad & ~normal
+    cut = np.zeros_like(good)
+    cut[good] = (np.abs(inside[good] - boxes[good]) > _SLACK_PX).any(axis=1)
     notes.mend("boxes that reach over the image's border, cut there", list(shown[cut]))
     return inside, bad
 
@@ -253,7 +258,7 @@ def _to_files(
         return boxes
     factors = {}
     for reference, stated in part.sizes.items():
-        size = sizes.get(paths.get(reference))
+        size = sizes.get(paths[reference]) if reference in paths else None
         if size is not None and size != stated:
             factors[reference] = [size[1] / stated[1], size[0] / stated[0]] * 2
     notes.mend("images of another size than the form says, boxes scaled along", list(factors))

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from cxr.layouts.folder import SourceFolder, read_bytes
-from cxr.layouts.layout import ONE_READER, REFERENCE, Layout, Notes, Part, normal_row, rows_table
+from cxr.layouts.layout import ONE_READER, REFERENCE, Layout, Notes, Part, Row, normal_row, rows_table
 from cxr.layouts.names import is_normal
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -30,7 +30,7 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
 
     A document without objects is of a normal image; an image without a document is unknown.
     """
-    rows: list[tuple] = []
+    rows: list[Row] = []
     sizes: dict[str, tuple[int, int]] = {}
     count = 0
     for path in source.with_suffix(".xml"):
@@ -78,7 +78,7 @@ def _root(path: Path, source: SourceFolder, notes: Notes) -> ElementTree.Element
 
 def _read_one(
     root: ElementTree.Element, path: Path, sizes: dict[str, tuple[int, int]], notes: Notes
-) -> list[tuple]:
+) -> list[Row]:
     reference = (root.findtext("filename") or path.stem).strip() or path.stem
     try:
         size = (int(root.findtext("size/height") or 0), int(root.findtext("size/width") or 0))
@@ -99,5 +99,5 @@ def _read_one(
         elif not box or not name:
             notes.leave("objects without a name or four corners", [path.name])
         else:
-            rows.append((reference, ONE_READER, name, *box))
+            rows.append((reference, ONE_READER, name, box[0], box[1], box[2], box[3]))
     return rows if objects else [normal_row(reference)]

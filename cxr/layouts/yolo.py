@@ -17,13 +17,13 @@ import yaml
 
 from cxr.errors import DataError
 from cxr.layouts.folder import SourceFolder, read_bytes
-from cxr.layouts.layout import ONE_READER, Layout, Notes, Part, normal_row, rows_table
+from cxr.layouts.layout import ONE_READER, Layout, Notes, Part, Row, normal_row, rows_table
 from cxr.layouts.names import is_normal
 
 
 def recognise(source: SourceFolder) -> bool:
     """A YAML file that names classes and a folder of training images is there."""
-    return bool(_description(source))
+    return _description(source) is not None
 
 
 def read(source: SourceFolder, notes: Notes) -> Layout:
@@ -33,22 +33,27 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     image has a text file, the truth of the test images is unknown.
 
     Raises:
-        DataError: `names` is no list or map of names.
+        DataError: There is no such file, or `names` is no list or map of names.
     """
-    path, content = _description(source)
+    described = _description(source)
+    if described is None:
+        raise DataError(f"{source.root}: expected a YAML file with names and train")
+    path, content = described
     names = _names(content.get("names"), path)
     notes.take(f"{source.relative(path)} for the classes and folders")
     notes.take(f"all boxes for those of one reader, {ONE_READER}")
     parts: dict[str, list[Part]] = {"train": [], "test": []}
+    seen: set[Path] = set()  # some name one folder for two parts
     for key in ("train", "val", "valid", "test"):
-        images = _images_of(source, path, content, key, notes)
+        images = [i for i in _images_of(source, path, content, key, notes) if i not in seen]
+        seen.update(images)
         if images:
             parts["test" if key == "test" else "train"].append(_part(source, images, names, key, notes))
     findings = tuple(dict.fromkeys(name for _, name in sorted(names.items()) if not is_normal(name)))
     return Layout(tuple(parts["train"]), tuple(parts["test"]), findings)
 
 
-def _description(source: SourceFolder) -> tuple[Path, dict[str, Any]] | tuple[()]:
+def _description(source: SourceFolder) -> tuple[Path, dict[str, Any]] | None:
     for path in source.with_suffix(".yaml", ".yml"):
         try:
             content = yaml.safe_load(read_bytes(path))
@@ -56,7 +61,7 @@ def _description(source: SourceFolder) -> tuple[Path, dict[str, Any]] | tuple[()
             continue
         if isinstance(content, dict) and "names" in content and ("train" in content or "val" in content):
             return path, content
-    return ()
+    return None
 
 
 def _names(names: Any, path: Path) -> dict[int, str]:
@@ -104,7 +109,7 @@ def _place(source: SourceFolder, path: Path, base: str, entry: str) -> Path | No
 
 
 def _part(source: SourceFolder, images: list[Path], names: dict[int, str], key: str, notes: Notes) -> Part:
-    rows: list[tuple] = []
+    rows: list[Row] = []
     texts = {source.relative(text): text for text in source.with_suffix(".txt")}
     labels = {image: texts.get(_label_name(source.relative(image))) for image in images}
     unknown = [source.relative(image) for image, label in labels.items() if label is None]
@@ -135,7 +140,7 @@ def _label_name(image: str) -> str:
     return "/".join([*filter(None, words), f"{Path(name).stem}.txt"])
 
 
-def _row(line: list[str], reference: str, names: dict[int, str], notes: Notes) -> tuple | None:
+def _row(line: list[str], reference: str, names: dict[int, str], notes: Notes) -> Row | None:
     try:
         number, values = float(line[0]), [float(value) for value in line[1:]]
     except ValueError:
