@@ -86,7 +86,7 @@ Markdown(
 # reader who calls an image normal and draws a box in it. Third-party copies do contain such rows.
 
 # %%
-text = ann.read_table(data / "train.csv")
+text = ann.read_table(data / schema.TRAIN_TABLE)
 problems = ann.problems(text, image_sizes=sizes if len(sizes) else None, classes=classes)
 run.write_csv(problems, schema.LEFT_OUT_CSV)
 problems.groupby("kind").size().rename("rows").to_frame() if len(problems) else Markdown("No problem found.")
@@ -98,7 +98,7 @@ problems.groupby("kind").size().rename("rows").to_frame() if len(problems) else 
 
 # %%
 annotations = ann.read_annotations(
-    data / "train.csv", image_sizes=sizes if len(sizes) else None, classes=classes, on_problem="drop"
+    data / schema.TRAIN_TABLE, image_sizes=sizes if len(sizes) else None, classes=classes, on_problem="drop"
 )
 run.write_csv(annotations, schema.TRAIN_FULL_CSV)
 annotations.head()

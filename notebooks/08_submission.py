@@ -219,11 +219,9 @@ Markdown(f"In `{schema.KERNEL_DIR}/`: {', '.join(packed)}." if packed else "No p
 # notebook 07 chose on validation images; choosing them here would look up the answers.
 
 # %%
-scored = (data / "test_truth.csv").is_file()
+truth = ann.read_test_truth(data, classes=classes)
+scored = truth is not None
 if scored:
-    truth = ann.read_annotations(data / "test_truth.csv", classes=classes)
-    if truth.groupby("image_id").rad_id.nunique().max() > 1:
-        truth = ann.fuse_readers(truth, classes=classes)
     common = {"classes": classes, "iou_threshold": iou_threshold, "image_ids": image_ids}
     # A threshold of null stands for a finding that nothing hit: all of its boxes are shown.
     cuts = {row["class_id"]: row["score_threshold"] for row in evaluation["per_class"]}

@@ -417,6 +417,9 @@ def test_a_folder_of_ours_comes_back_as_it_is(phantom_dir: Path, tmp_path: Path)
     assert (tmp_path / "data" / sample).read_text() == (phantom_dir / sample).read_text()
     assert not lines(adopted, "mended") and not lines(adopted, "left out")
     assert adopted.images == {"train": 16, "test": 6}
+    truth = annotations.read_test_truth(tmp_path / "data")
+    assert truth is not None and truth.image_id.nunique() == 6
+    assert annotations.read_test_truth(tmp_path) is None
     fused = annotations.fuse_readers(table)
     assert len(splits.make_folds(fused, folds=3, seed=0)) == 16
 

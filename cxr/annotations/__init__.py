@@ -19,6 +19,7 @@ from cxr.annotations.tables import (
     reader_counts,
     reader_groups,
 )
+from cxr.annotations.truth import read_test_truth
 
 __all__ = [
     "CLASSES_CSV",
@@ -33,6 +34,7 @@ __all__ = [
     "read_annotations",
     "read_classes",
     "read_table",
+    "read_test_truth",
     "reader_agreement",
     "reader_counts",
     "reader_groups",

@@ -15,8 +15,6 @@ from cxr.rundir import read_table
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
 
-TEST_TRUTH = "test_truth.csv"
-
 _DETECTIONS = (schema.VAL_PREDICTIONS_CSV, schema.TEST_DETECTIONS_CSV)
 
 
@@ -82,7 +80,7 @@ def read_parts(
     for name, table in tables.items():
         table = table[table[schema.IMAGE_ID].isin(stored)]
         parts.append(_part(name, list(dict.fromkeys(table[schema.IMAGE_ID])), table, found, store))
-    truth = None if data_dir is None else truth_of_test(data_dir, classes)
+    truth = None if data_dir is None else ann.read_test_truth(data_dir, classes=classes)
     return [*parts, _part("test", list(store.ids_of("test")), truth, found, store)]
 
 
@@ -91,17 +89,6 @@ def read_detections(root: Path) -> pd.DataFrame:
     tables = [read_table(root / name) for name in _DETECTIONS if (root / name).is_file()]
     tables = [table[schema.DETECTION_COLUMNS] for table in tables if len(table)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=schema.DETECTION_COLUMNS)
-
-
-def truth_of_test(data_dir: Path, classes: ClassTable) -> pd.DataFrame | None:
-    """Boxes of the test images in original pixels, readers fused; None where the data set has none."""
-    path = data_dir / TEST_TRUTH
-    if not path.is_file():
-        return None
-    truth = ann.read_annotations(path, classes=classes)
-    if truth.groupby(schema.IMAGE_ID)[schema.RAD_ID].nunique().max() > 1:
-        truth = ann.fuse_readers(truth, classes=classes)
-    return truth
 
 
 def _part(

@@ -18,7 +18,7 @@ def write_boxes(parts: Sequence[Part], out: Path, classes: ClassTable) -> None:
     for part in parts:
         if part.truth is None:
             continue
-        name = "test_truth.csv" if part.name == "test" else f"{part.name}.csv"
+        name = schema.TEST_TRUTH_TABLE if part.name == "test" else f"{part.name}.csv"
         table = part.truth.assign(
             **{schema.CLASS_NAME: part.truth[schema.CLASS_ID].map(lambda i: classes.name(int(i)))}
         )
