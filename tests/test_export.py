@@ -100,7 +100,7 @@ def test_coco_is_read_by_its_own_tools(run, tmp_path, capsys):
         assert len(read.getAnnIds()) == count
         assert annotation["bbox"] == [2.0, 4.0, 10.0, 15.0], "half the original pixels"
         for image in read.loadImgs(read.getImgIds()):
-            pixels = cv2.imread(str(out / part / image["file_name"]), cv2.IMREAD_UNCHANGED)
+            pixels = cv2.imread(str(out / "images" / part / image["file_name"]), cv2.IMREAD_UNCHANGED)
             assert pixels.shape == (image["height"], image["width"]) == SIZES[image["file_name"][:-4]]
     found = read.loadRes(str(out / "annotations" / "results_test.json"))
     assert [a["score"] for a in found.loadAnns(found.getAnnIds())] == [0.75]

@@ -175,7 +175,7 @@ def test_export_for_other_tools(smoke: tuple[Path, Path], tmp_path: Path):
     coco = json.loads((tmp_path / "coco" / "annotations" / "instances_train.json").read_text())
     consensus = pd.read_csv(run_dir / schema.TRAIN_CSV).dropna(subset=schema.BOX_COLUMNS)
     assert len(coco["annotations"]) == len(consensus)
-    assert (tmp_path / "coco" / "train" / coco["images"][0]["file_name"]).is_file()
+    assert (tmp_path / "coco" / "images" / "train" / coco["images"][0]["file_name"]).is_file()
 
     labels = list((tmp_path / "yolo" / "labels" / "train").iterdir())
     lines = [line.split() for path in labels for line in path.read_text().splitlines()]

@@ -31,7 +31,7 @@ def export_run(
 
     - `png`: a data folder for this project (`train/`, `test/`, `train.csv` with every reader's
       boxes, `classes.csv`).
-    - `coco`: `train/`, `val/`, `test/` and `annotations/instances_{train,val,test}.json`, fused
+    - `coco`: `images/{train,val,test}` and `annotations/instances_{train,val,test}.json`, fused
       boxes. Test images without a truth are listed in `annotations/image_info_test.json`, which
       claims nothing about findings. `results_{train,val,test}.json` hold what the run's detectors
       found, where it looked.
@@ -62,7 +62,7 @@ def export_run(
     {"png": png, "coco": coco, "yolo": yolo}[format].write_boxes(parts, out, classes)
     wanted = [(part, image_id) for part in parts for image_id in part.image_ids]
     for done, (part, image_id) in enumerate(wanted, start=1):
-        folder = out / "images" / part.name if format == "yolo" else out / part.name
+        folder = out / part.name if format == "png" else out / "images" / part.name
         write_png(folder / f"{image_id}.png", store[image_id])
         if progress:
             progress(done, len(wanted))
