@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,10 +89,10 @@ def sizes_of(
 
 def _read_all(
     files: Sequence[Path], jobs: int, progress: Callable[[int, int], None] | None
-) -> list[tuple[dict[str, object], dict[str, object]]]:
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     parts = [list(files[i : i + _CHUNK]) for i in range(0, len(files), _CHUNK)]
     workers = 1 if len(parts) < 4 else jobs
-    rows: list[tuple[dict[str, object], dict[str, object]]] = []
+    rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for part in Parallel(n_jobs=workers, return_as="generator")(delayed(_read_part)(p) for p in parts):
         rows += part
         if progress:
@@ -99,11 +100,11 @@ def _read_all(
     return rows
 
 
-def _read_part(files: list[Path]) -> list[tuple[dict[str, object], dict[str, object]]]:
+def _read_part(files: list[Path]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [_read_one(path) for path in files]
 
 
-def _read_one(path: Path) -> tuple[dict[str, object], dict[str, object]]:
+def _read_one(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Row of the header table and row of the failure table; one of them is empty."""
     image_id = image_id_of(path)
     try:

@@ -7,6 +7,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import highdicom as hd
 import numpy as np
 import pandas as pd
@@ -73,13 +75,13 @@ def presentation_state(
     return state
 
 
-def _corners(row: dict[str, object], source: Dataset) -> tuple[float, float, float, float]:
+def _corners(row: dict[str, Any], source: Dataset) -> tuple[float, float, float, float]:
     x_min, y_min, x_max, y_max = (float(row[name]) for name in schema.BOX_COLUMNS)
     columns, rows = float(source.Columns), float(source.Rows)
     return max(0.0, x_min), max(0.0, y_min), min(columns, x_max), min(rows, y_max)
 
 
-def _rectangle(row: dict[str, object], source: Dataset) -> hd.pr.GraphicObject:
+def _rectangle(row: dict[str, Any], source: Dataset) -> hd.pr.GraphicObject:
     x_min, y_min, x_max, y_max = _corners(row, source)
     corners = [[x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max], [x_min, y_min]]
     return hd.pr.GraphicObject(
@@ -89,7 +91,7 @@ def _rectangle(row: dict[str, object], source: Dataset) -> hd.pr.GraphicObject:
     )
 
 
-def _text(row: dict[str, object], source: Dataset, classes: ClassTable) -> hd.pr.TextObject:
+def _text(row: dict[str, Any], source: Dataset, classes: ClassTable) -> hd.pr.TextObject:
     """The label above the box, or inside where the box touches the image's top."""
     x_min, y_min, x_max, _ = _corners(row, source)
     height = _LABEL_HEIGHT * float(source.Rows)

@@ -8,6 +8,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import highdicom as hd
 import numpy as np
 import pandas as pd
@@ -96,7 +98,7 @@ def _tracked(number: int, key: tuple[str, ...]) -> hd.sr.TrackingIdentifier:
 
 def _region(
     source: Dataset,
-    row: dict[str, object],
+    row: dict[str, Any],
     number: int,
     key: tuple[str, ...],
     identification: hd.sr.AlgorithmIdentification,
