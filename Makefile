@@ -8,7 +8,7 @@ RUN    ?= outputs/demo
 CODE   := cxr tests notebooks docs examples
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lab notebooks parameters docs lint audit clean
+.PHONY: help licences demo test lab notebooks parameters docs lint audit clean
 
 # The text behind `##` is what `make help` prints.
 help:  ## print this list
@@ -54,6 +54,9 @@ notebooks: $(VENV)/.installed  ## write the .ipynb twins of the notebooks
 
 parameters: $(VENV)/.installed  ## write docs/parameters.md from the code
 	$(BIN)/python docs/parameter_reference.py
+
+licences: $(VENV)/.installed-test  ## write docs/licences.md from the installed packages
+	$(BIN)/python docs/licences.py
 
 docs: $(VENV)/.installed-docs  ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
