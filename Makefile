@@ -68,7 +68,7 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/python -m mypy
 
 audit: $(VENV)/.installed-audit  ## look up known vulnerabilities of the locked versions (needs a network)
-	$(BIN)/python -m pip_audit --no-deps --disable-pip -r requirements.lock
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r requirements.lock
 
 clean:  ## remove the environment, the demo's data and its run, and what was built
 	rm -rf $(VENV) $(DATA) outputs/demo build
