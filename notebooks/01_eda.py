@@ -62,9 +62,9 @@ Markdown(f"{len(classes.finding_names)} findings: {named}.")
 # %% [markdown]
 # ## The headers, first
 #
-# The headers come first because they tell the size of each image, and a box can only be checked
-# against the border of its image when that size is known. Look for how long it takes: only the
-# headers are read.
+# The headers come first because they tell the size of each image. A box can only be checked
+# against the border of its image when that size is known. Look at how long the reading takes:
+# only the headers are read.
 
 # %%
 survey = survey_files(list(paths.values()), jobs=jobs, progress=run.progress("headers"))
@@ -78,7 +78,7 @@ Markdown(
 )
 
 # %% [markdown]
-# Unreadable files are no disaster here: notebook 02 lists each of them with its reason.
+# Notebook 02 lists each unreadable file with its reason, so they stop nothing here.
 #
 # ## The table, checked row by row
 #
@@ -115,8 +115,8 @@ Markdown(
 )
 
 # %% [markdown]
-# An image without a file counts in the tables below and is left out from notebook 04 on; a file
-# without an annotation is never learnt from.
+# An image without a file counts in the tables below and is left out from notebook 04 on. No model
+# learns from a file without an annotation.
 #
 # ## Classes
 #
@@ -131,9 +131,9 @@ run.figure(
 )
 
 # %% [markdown]
-# The score is a mean over classes, so a class with few images weighs as much as the commonest one. A
-# model that is only good at the common findings scores badly, and the score of a rare class is mostly
-# luck: this is why notebook 07 prints an interval beside every number.
+# The score is a mean over classes, so a class with few images weighs as much as the commonest
+# one. A model that finds only the common findings scores badly. The score of a rare class depends
+# mostly on chance. Therefore notebook 07 prints an interval beside every number.
 #
 # ## How many boxes, and which findings come together
 #
@@ -147,7 +147,7 @@ run.figure(
 )
 
 # %% [markdown]
-# A few images carry many boxes, most carry few: the detector must be able to say both.
+# A few images carry many boxes, most carry few. The detector has to handle both.
 #
 # Next, look for dark cells.
 
@@ -178,16 +178,17 @@ run.figure(
 )
 
 # %% [markdown]
-# If some readers never report a finding while others do so all the time, images were not dealt out by
-# chance: the abnormal ones went to a few people. A detector then learns the habits of these few, and
-# a score on images they read is kinder than a score on anybody else's. Notebook 07 keeps the two
-# apart.
+# If some readers never report a finding while others report findings all the time, the images
+# were not dealt out by chance: a few readers got the abnormal ones. A detector then learns the
+# habits of these few readers. Its score on their images is higher than its score on anybody
+# else's. Notebook 07 reports the two apart.
 #
 # ## Agreement
 #
-# Three questions to each pair of readers who saw the same images. Is it normal (kappa: 1 is perfect,
-# 0 is chance)? Which findings are there (share of the findings either named that both named)? And
-# where (F1 of their boxes, paired at the overlap that the metric asks for)?
+# Each pair of readers who saw the same images is compared in three ways. Do they agree that an
+# image is normal (kappa: 1 is perfect, 0 is chance)? Which findings do both name (the share of
+# the findings that either named)? Do their boxes agree in place (F1 of their boxes, paired at the
+# overlap that the metric asks for)?
 
 # %%
 pairs = ann.reader_agreement(annotations, classes=classes)
@@ -199,9 +200,9 @@ run.figure(
 )
 
 # %% [markdown]
-# Each step to the right asks for more, and agreement falls with it. The right-hand square is the
-# important one: where trained readers do not draw the same boxes, no detector can be expected to.
-# Grey cells are pairs without a common image, or with nothing to disagree on.
+# Each square asks for more than the one to its left, and agreement falls. The right-hand square
+# matters most: where trained readers do not draw the same boxes, no detector can be expected to
+# draw them. Grey cells are pairs of readers without a common image, or with nothing to compare.
 
 # %%
 positives = ann.positives_by_reader_count(annotations, classes=classes)
@@ -212,8 +213,8 @@ run.figure(
 )
 
 # %% [markdown]
-# Findings on top are those people agree on; at the bottom most positives rest on a single reader's
-# word. Keep this order in mind: the detector's scores per class usually follow it.
+# Readers agree most on the findings at the top. At the bottom most findings were marked by a
+# single reader. Keep this order in mind: the detector's scores by class usually follow it.
 #
 # ## Size and shape of the boxes
 #
@@ -248,8 +249,8 @@ run.figure(
 )
 
 # %% [markdown]
-# Heart and aorta sit where anatomy puts them; fluid gathers at the bottom of the chest; diffuse
-# findings cover both lungs. A map without structure belongs to a rare or ill-defined class.
+# Heart and aorta have a fixed place. Fluid gathers at the bottom of the chest. Diffuse findings
+# cover both lungs. A map without structure belongs to a rare or ill-defined class.
 #
 # ## What the headers say
 #
@@ -318,10 +319,10 @@ viewer.notebook_page(source, [*images], classes=classes, readers=annotations) if
 # %% [markdown]
 # ## Summary
 #
-# Findings are rare and unequal, readers disagree, and headers tell more than they should. So we will
-# fuse the readers (04), keep the folds balanced over the findings (04), judge by a metric with an
-# interval and beside the readers' own agreement (07), and never let header features in unnoticed
-# (05).
+# Findings are rare and unequal, readers disagree, and headers tell more than they should. Four
+# decisions follow. Notebook 04 fuses the readers. It also keeps the folds balanced over the
+# findings. Notebook 05 uses header features only where a parameter asks for them. Notebook 07
+# reports every score with an interval and beside the readers' own agreement.
 #
 # **Next:** notebook 02 turns the DICOM files into images a network can read.
 

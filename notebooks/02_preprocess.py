@@ -24,7 +24,8 @@
 # - **Time** demo (CPU) under 1 minute; full data set about 1 hour on one core, minutes on a large
 #   machine; no GPU
 #
-# It may be stopped at any moment and started again: what is in the store stays, the rest is done.
+# You may stop this notebook at any moment and start it again. It keeps what is in the store and
+# does the rest.
 
 # %%
 import pandas as pd
@@ -135,10 +136,10 @@ run.figure(
 )
 
 # %% [markdown]
-# Negatives are turned over, so white is dense everywhere. A missing or absurd window is replaced by
-# one from the image's own percentiles: the lungs must show texture, and neither border nor label may
-# set the contrast. If a picture in the lower row is empty or washed out, the network will learn
-# nothing from its like.
+# Negatives are inverted, so white means dense tissue everywhere. The program replaces a missing
+# or absurd window by one from the image's own percentiles. Check that the lungs show texture, and
+# that neither border nor label sets the contrast. If a picture in the lower row is empty or
+# washed out, the network cannot learn from such images.
 #
 # ## A page of the store
 #
@@ -157,8 +158,8 @@ run.figure(
 )
 
 # %% [markdown]
-# All look alike in brightness although they came from different machines: that is the point of the
-# windowing.
+# All images look alike in brightness although they came from different machines. The windowing
+# does this.
 #
 # ## Is the store whole?
 #

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Describe each image by numbers
 #
-# A classifier of normal against abnormal wants a row of numbers for each image. There are two kinds.
-# Pixel features say what the image looks like: brightness, texture, edges. Header features say how
-# the file was made. The second kind predicts surprisingly well, for reasons that have nothing to do
-# with medicine, and this notebook shows them.
+# A classifier of normal against abnormal wants a row of numbers for each image. There are two
+# kinds. Pixel features say what the image looks like: brightness, texture, edges. Header features
+# say how the file was made. Header features predict surprisingly well, for reasons that have
+# nothing to do with medicine. This notebook shows those reasons.
 #
 # - **Reads** `02_preprocess/images/`, `02_preprocess/dicom_metadata.csv`,
 #   `01_eda/train_full_dataset.csv` (for the pictures only)
@@ -65,8 +65,8 @@ pixels = pixel_feature_table(store, store.ids, jobs=jobs, progress=run.progress(
 pixels.set_index("image_id").describe().T[["mean", "std", "min", "max"]].round(3)
 
 # %% [markdown]
-# A standard deviation of zero means that the feature says the same of every image; trees pass over
-# it.
+# A standard deviation of zero means that the feature has the same value on every image. Such a
+# feature cannot separate anything, and the trees ignore it.
 #
 # ## Header features
 #
@@ -103,13 +103,14 @@ run.figure(
 )
 
 # %% [markdown]
-# Header bars on top mean that the file gives the answer away before anybody looks at the image:
-# normal and abnormal patients came from different machines or departments. A model that uses them
-# wins points here and fails in the next hospital.
+# Header bars on top mean that the file tells the answer before anybody looks at the image: normal
+# and abnormal patients came from different machines or departments. A model that uses header
+# features wins points here and fails in the next hospital.
 #
 # ## Distributions
 #
-# Two heaps that lie apart separate; two that lie on each other do not.
+# A feature separates the two kinds of image where their distributions lie apart. It does not
+# where they overlap.
 
 # %%
 strongest = separation[separation["group"] == "pixel"].dropna(subset=["auc"])
@@ -121,8 +122,8 @@ run.figure(
 )
 
 # %% [markdown]
-# Single pixel features overlap widely. That is expected: a small nodule hardly changes the texture of
-# a whole image. What they can see is a diffuse change, or a different exposure.
+# Single pixel features overlap widely. This is expected: a small nodule hardly changes the
+# texture of a whole image. Pixel features can show a diffuse change or a different exposure.
 
 # %%
 run.figure(
@@ -132,8 +133,8 @@ run.figure(
 )
 
 # %% [markdown]
-# Strong blocks are families that measure the same thing in different words, so importance is shared
-# out among them at random. Read importances (notebook 05) family by family.
+# A strong block is a family of features that measure the same property. Trees share importance
+# among such features at random. Read importances (notebook 05) family by family.
 #
 # ## The leak, in one picture
 #
@@ -149,9 +150,9 @@ run.figure(
 )
 
 # %% [markdown]
-# If the bars are unequal, the header leaks. It is not medicine: the version knows the hospital, and
-# the hospital knows the mix of patients. The classifier therefore gets header features only where a
-# parameter asks for it, and always reports what they add.
+# If the bars are unequal, the header leaks the label. The version tells the hospital, and
+# hospitals differ in their mix of patients. The classifier therefore gets header features only
+# where a parameter asks for them, and notebook 05 always reports what they add.
 #
 # ## Summary
 #

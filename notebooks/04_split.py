@@ -63,8 +63,8 @@ Markdown(
 # %% [markdown]
 # ## Fusing
 #
-# Look at how many boxes are left. Boxes of one class that overlap enough become their mean; a box
-# nobody shares stays as it is.
+# Look at how many boxes are left. Boxes of one class that overlap enough become their mean. A box
+# that no other reader drew stays as it is.
 
 # %%
 consensus = ann.fuse_readers(
@@ -83,15 +83,15 @@ by_readers["share"] = (by_readers["fused boxes"] / max(len(fused), 1)).round(3)
 by_readers
 
 # %% [markdown]
-# A box with one reader is not wrong, only less certain: the detector weighs it by `agreement`, the
-# share of the image's readers who drew it. If nearly all boxes have one reader, the threshold is too
-# strict for these readers.
+# A box with one reader is not wrong, only less certain. The detector weighs each box by
+# `agreement`, the share of the image's readers who drew it. If nearly all boxes have one reader,
+# the threshold is too strict for these readers.
 #
 # ## Before and after
 #
-# Each pair shows one image, the readers' boxes on the left and the fused ones on the right with the
-# number of readers. Look for two boxes on the right that mean the same thing: these are readers who
-# used different names.
+# Each pair shows one image: the readers' boxes on the left, the fused boxes on the right with the
+# number of readers. Look for two boxes on the right on one finding: there the readers used
+# different names.
 
 # %%
 shared = fused.groupby("image_id").n_readers.max().sort_values(ascending=False, kind="stable").index
@@ -123,9 +123,10 @@ viewer.notebook_page(
 #
 # ## Folds
 #
-# Images, not rows, are dealt out, and images with the same pixels go together: otherwise a copy of a
-# judged image would be learnt from. Rare classes are dealt first, so that every fold gets its share.
-# Look for strong colours: they mark a class that is uneven over the folds.
+# The images are dealt out, not the rows. Images with the same pixels go into the same fold:
+# otherwise a model could learn from a copy of an image that it is judged on. Rare classes are
+# dealt first, so that every fold gets its share. Look for strong colours: they mark a class that
+# is uneven over the folds.
 
 # %%
 same = store.index.set_index("image_id")["sha256"] if store is not None else None
@@ -138,8 +139,9 @@ run.figure(
 )
 
 # %% [markdown]
-# Only a class with few images can be far off. If a judged fold has none of a class, the score of that
-# class is undefined there, and the mean leaves it out. The same counts as a table:
+# Only a class with few images can be far from an even share. If a fold has no image of a class,
+# the score of that class is undefined there, and the mean leaves the class out. The same counts
+# as a table:
 
 # %%
 fold_counts(annotations, table, classes=classes)

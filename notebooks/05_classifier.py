@@ -13,11 +13,11 @@
 # %% [markdown]
 # # Train the classifier: normal or not?
 #
-# Most chest radiographs are normal. A detector that puts boxes on normal images pays for each of
-# them, so a second opinion on the whole image is worth having: the probability that anything is
-# abnormal. It is used as a gate in notebooks 07 and 08. This is also where people have fooled
-# themselves, so every number here is out of fold, has an interval, and is split by where the
-# knowledge comes from.
+# Most chest radiographs are normal. Every box that a detector puts on a normal image lowers its
+# score. The classifier of this notebook gives a second opinion on the whole image: the
+# probability that anything is abnormal. Notebooks 07 and 08 use this probability as a gate. Such
+# probabilities are easily too good, so every number here is out of fold, has an interval, and is
+# split by the kind of feature it comes from.
 #
 # - **Reads** `03_features/dicom_pixels_features.csv`, `02_preprocess/dicom_metadata.csv`,
 #   `02_preprocess/images/`, `01_eda/train_full_dataset.csv`, `04_split/folds.csv`
@@ -83,12 +83,12 @@ tables = [pixel[pixel.image_id.isin(train_ids)], header_train]
 test_tables = [pixel[pixel.image_id.isin(test_ids)], header_test]
 
 # %% [markdown]
-# Detector features must come from a detector that did not see the image, so they need a detector for
-# every fold, and those are trained after this notebook. Hence a second run: the first, with
-# `train_folds` naming all folds, leaves boxes of notebooks 07 and 08; the second gets their paths as
-# `oof_detections` and `test_detections`. Both files carry the fold that each detector left out, and a
-# hash of the table of folds; boxes of a detector that was trained on the image are refused. Look
-# whether the group is there.
+# Detector features must come from a detector that did not see the image. This needs a detector
+# for every fold, and notebook 06 trains those later. Hence two runs. The first run names all
+# folds in `train_folds`; its notebooks 07 and 08 write boxes. The second run gets the paths of
+# these boxes as `oof_detections` and `test_detections`. Both files carry the fold that each
+# detector left out, and a hash of the table of folds. This notebook refuses boxes of a detector
+# that was trained on the image. Look whether the group is there.
 
 # %%
 files = (oof_detections, test_detections)
@@ -103,8 +103,8 @@ absent = f"no out-of-fold detections of fold {', '.join(map(str, uncovered))}" i
 Markdown(f"Detector features are left out: {absent}." if absent else "Detector features of every fold.")
 
 # %% [markdown]
-# Without them the rows of the comparison below that need them stay empty, for the reason above. Look
-# at how many features each group brings.
+# Without detector features, the rows of the comparison below that need them stay empty. Look at
+# how many features each group brings.
 
 # %%
 features = feat.join_features(*tables)
@@ -112,8 +112,8 @@ features = features[features.image_id.isin(folds.image_id)]
 pd.Series([feat.feature_group(name) for name in features.columns[1:]], name="group").value_counts().to_frame()
 
 # %% [markdown]
-# An image is abnormal when any reader found anything. Look at the share: it is what a coin that knows
-# only this number would get right.
+# An image is abnormal when any reader found anything. Look at the share of abnormal images: the
+# accuracies below have to be read beside it.
 
 # %%
 labels = clf.image_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
@@ -123,10 +123,11 @@ Markdown(f"{len(labels):,} images, {labels.mean():.0%} of them abnormal.")
 # %% [markdown]
 # ## Out of fold
 #
-# For each fold a model is trained on the others, stopped early inside them, and calibrated inside
-# them. Each image's probability comes from the model that never saw it. Every group of features has
-# its turn; the settings of the trees are searched once, for the groups that the gate uses. Look for a
-# message: with one kind of image only there is nothing to learn.
+# For each fold one model is trained on the other folds. Early stopping and calibration use images
+# of those other folds only. Each image's probability comes from the model that never saw the
+# image. Every group of features is tried. The settings of the trees are searched once, for the
+# groups that the gate uses. Look for a message: with one kind of image only there is nothing to
+# learn.
 
 # %%
 results = clf.compare_groups(features, labels, folds, recipe, progress=run.progress("settings"))
@@ -145,10 +146,11 @@ scores = clf.scores(truth, p, resamples=resamples, seed=seed)
 scores.round(3)
 
 # %% [markdown]
-# AUC: how often an abnormal image gets the higher probability of two. Average precision: the same
-# question asked from the top of the list. Accuracy needs a threshold and flatters when one kind is
-# common. Brier: squared error of the probability, lower is better. `low` and `high` enclose the value
-# in 95 of 100 resamplings of the images.
+# AUC is the chance that, of one abnormal and one normal image, the abnormal image gets the higher
+# probability. Average precision is the mean precision along the list of images, sorted by
+# probability. Accuracy needs a threshold, and it is high by itself when one kind of image is
+# common. The Brier score is the mean squared error of the probability; lower is better. `low` and
+# `high` enclose the value in 95 of 100 resamplings of the images.
 #
 # ## What each group of features is worth
 #
@@ -165,10 +167,10 @@ run.figure(
 )
 
 # %% [markdown]
-# Dots are values, lines are 95 % intervals of each score by itself. To compare two rows, do not hold
-# these lines against each other: both were scored on the same images, and what is hard for one is hard
-# for the other. The last panel resamples the *difference* to the pixel features; a line that stays
-# clear of zero is a difference. The same as numbers, each with its interval:
+# Dots are values, lines are 95 % intervals of each score by itself. These lines do not tell
+# whether two rows differ, because both were scored on the same images and the same images are
+# hard for both. The last panel resamples the *difference* to the pixel features. A line that does
+# not touch zero shows a difference beyond chance. The same as numbers, each with its interval:
 
 # %%
 clf.readable(ablation)
@@ -187,9 +189,10 @@ Markdown(f"Not tried: {', '.join(empty)}; {absent}." if empty else "Every group 
 Markdown(f"> **{verdict}**")
 
 # %% [markdown]
-# If the header row stands high, the data set leaks: the file says which department sent it. A score
-# that rests on this will not survive a change of hospital. That is why `feature_groups` leaves
-# headers out unless asked, and why this table is always printed.
+# If the AUC of the header row is high, the data set leaks: the file tells which department sent
+# it. A score that rests on the headers will not hold in another hospital. Therefore
+# `feature_groups` leaves headers out unless a parameter asks for them, and this table is always
+# printed.
 #
 # ## ROC and precision-recall
 #
@@ -208,21 +211,22 @@ run.figure(
 )
 
 # %% [markdown]
-# On the left the dotted diagonal is guessing; on the right the dotted line is the share of abnormal
-# images, which is what guessing gets. Now the second curve minus the first, both on the same resampled
-# images.
+# On the left the dotted diagonal is guessing. On the right the dotted line is the share of
+# abnormal images, which is the precision of guessing. The next table subtracts the first curve's
+# scores from the second's, on the same resampled images.
 
 # %%
 difference = clf.paired_differences(truth, list(curves.values())[-1], p, resamples=resamples, seed=seed)
 difference.round(3)
 
 # %% [markdown]
-# Where `low` and `high` have the same sign, the two models have been told apart, however much their
-# bands overlap.
+# Where `low` and `high` have the same sign, the two models differ beyond chance, however much
+# their bands overlap.
 #
 # ## Is a probability of one half really one half?
 #
-# The gate uses the number itself, so it must mean what it says. Points on the diagonal do.
+# The gate uses the probability itself, so 0.5 must mean that half of such images are abnormal.
+# Points on the diagonal are right in this sense.
 
 # %%
 tables = {"as trained": clf.reliability(truth, cv.oof["p_raw"]), "calibrated": clf.reliability(truth, p)}
@@ -233,11 +237,12 @@ run.figure(
 )
 
 # %% [markdown]
-# Points above the diagonal: more images are abnormal than the number says; below it, fewer. Class weights
-# alone make raw probabilities too high, which calibration takes back. Each point stands for about as
-# many images, and an interval that holds the diagonal is no error that these images could show.
+# At points above the diagonal more images are abnormal than the probability says; below the
+# diagonal fewer are. Class weights make raw probabilities too high, and calibration corrects
+# this. Each point stands for about as many images. Where a point's interval holds the diagonal,
+# these images show no error.
 #
-# How far apart do the two kinds of image land? Look at the middle, where they mix.
+# How far apart do normal and abnormal images lie? Look at the middle, where both kinds occur.
 
 # %%
 run.figure(
@@ -247,14 +252,15 @@ run.figure(
 )
 
 # %% [markdown]
-# Images in the middle are those the gate can do little for: it changes their boxes' scores a little,
-# and nothing is lost if it is wrong.
+# The gate can do little for images in the middle. It changes the scores of their boxes a little,
+# and costs little if it is wrong.
 #
 # ## What the model looks at
 #
-# Two answers to one question. Shuffle a feature and see how much AUC is lost; or add up, for each
-# image, what each feature contributed. Look for features that the first picture finds useless and the
-# second finds busy: they come in families.
+# Which features does the model use? The first picture shuffles one feature and shows how much AUC
+# is lost. The second shows what each feature contributed to each image. Some features do not
+# matter in the first picture and contribute much in the second: other features of the same family
+# can replace them.
 
 # %%
 run.figure(
@@ -264,8 +270,8 @@ run.figure(
 )
 
 # %% [markdown]
-# A bar near zero means that the other features can stand in for this one. Now the same model image by
-# image; look for features whose red and blue dots lie on different sides.
+# A bar near zero means that the other features can replace this one. The next picture shows the
+# same model image by image. Look for features whose red and blue dots lie on different sides.
 
 # %%
 run.figure(
@@ -299,14 +305,14 @@ run.figure(
 )
 
 # %% [markdown]
-# What a model of whole-image texture misses are small things, which is the detector's job. A false
+# A model of whole-image texture misses small findings; the detector has to find those. A false
 # alarm often shows another exposure, a device or a rotated patient.
 #
 # ## The final model
 #
-# Trained once more on all training images and saved as data (UBJ) with the names and the order of its
-# features. The test images get their features in the same order; detector features, if used, once from
-# each detector.
+# The final model is trained on all training images and saved as data (UBJ) with the names and the
+# order of its features. The features of the test images come in the same order. Where detector
+# features are used, the test images get them once from each detector.
 
 # %%
 model = clf.fit(features, labels, recipe, folds=folds)
@@ -324,9 +330,10 @@ Markdown(
 )
 
 # %% [markdown]
-# Then it is read back from its file, which compares the names and the order of the features with those
-# of the test images. Where there are several detectors, the probability is the mean over them: each
-# of the inputs looks like what the model was trained on, which averaged boxes would not.
+# The notebook then reads the model back from its file and compares the names and the order of the
+# features with those of the test images. Where there are several detectors, the model answers
+# once for the features of each detector, and the probability is the mean of the answers. Features
+# of averaged boxes would look like nothing that the model was trained on.
 
 # %%
 names = feat.feature_names(on_test[0], feature_groups)
@@ -336,13 +343,13 @@ test_p = answers.groupby("image_id", sort=False).mean().reset_index()
 Markdown(f"{len(test_p):,} test images, mean p(abnormal) {test_p.p_abnormal.mean():.2f}.")
 
 # %% [markdown]
-# The hash is written beside the file and checked when it is loaded: a flipped bit would otherwise
-# load without a word.
+# The program writes the hash beside the file and checks it whenever it loads the file. Without
+# the hash nobody would notice a flipped bit.
 #
 # ## One probability a finding
 #
-# The same settings of the trees, with one output for each finding. Notebooks 07 and 08 may use them to
-# move boxes up or down within the image.
+# A second model has the same settings of the trees and one output for each finding. Notebooks 07
+# and 08 may use its probabilities to raise or lower the scores of boxes within an image.
 
 # %%
 findings = clf.finding_labels(annotations[annotations.image_id.isin(features.image_id)], classes=classes)
@@ -369,8 +376,9 @@ oof.head()
 #
 # ## Summary
 #
-# An out-of-fold probability for each training image, one for each test image, and a table that says
-# how much of it is medicine.
+# There is now an out-of-fold probability for each training image, a probability for each test
+# image, and a table that says how much of the classifier's score comes from the image and how
+# much from the header.
 #
 # **Next:** notebook 06 trains the detector; notebook 07 tries the gate.
 

@@ -26,9 +26,9 @@
 #   `06_detector/metrics.csv`
 # - **Time** demo (CPU) about 5 minutes; full data set several hours a fold on one GPU
 #
-# Interrupted? The next call goes on from `last.ckpt`. A fold that is finished with the same data and
-# the same parameters is kept as it is; with other ones it is trained anew, and what was there moves
-# to `06_detector/checkpoints/replaced/`.
+# After an interruption the next call goes on from `last.ckpt`. A fold that is finished with the
+# same data and the same parameters is kept. With other data or parameters the fold is trained
+# anew, and its earlier files move to `06_detector/checkpoints/replaced/`.
 #
 # A notebook trains on one device. `cxr train` does the same work with all that the machine has, and
 # under `torchrun` with several machines; this notebook then finds the folds trained and shows them.
@@ -190,10 +190,10 @@ run.figure(
 )
 
 # %% [markdown]
-# Still rising: train longer. Falling while the loss falls: the network learns the training images by
-# heart, so more augmentation or fewer epochs. `best.ckpt` is a fold's best epoch, with averaged
-# weights, and is what the next notebooks use. Its score is a little flattering, because it was chosen
-# by it.
+# If the right curve still rises, train longer. If it falls while the loss falls, the network
+# memorises the training images: use more augmentation or fewer epochs. `best.ckpt` is a fold's
+# best epoch, with averaged weights; the next notebooks use it. Its score is a little too high,
+# because the epoch was chosen by this score.
 #
 # The last rows in numbers; look at `seconds`, from the start of training, for what one more epoch
 # costs.
@@ -219,8 +219,8 @@ run.figure(
 )
 
 # %% [markdown]
-# Very small boxes have no anchor of their size, because the finest grid is too coarse for them: a
-# larger `detector_image_size` is the cure, at the price of time.
+# Very small boxes have no anchor of their size, because the finest grid is too coarse for them. A
+# larger `detector_image_size` helps and costs time.
 #
 # ## Summary
 #

@@ -13,9 +13,10 @@
 # %% [markdown]
 # # Judge the detector
 #
-# Each detector is shown the images of the fold it has never seen, and its boxes are held against the
-# fused boxes of the readers. One number decides a competition; it takes pictures to know what the
-# number means. Both are here, and beside them what the readers themselves would score.
+# Each detector looks at the images of the fold it has never seen. Its boxes are compared with the
+# fused boxes of the readers. One number decides a competition, and pictures show what the number
+# means. This notebook has both, and beside them the score that the readers themselves would
+# reach.
 #
 # - **Reads** `06_detector/checkpoints/`, `02_preprocess/images/`, `04_split/consensus.csv`,
 #   `04_split/folds.csv`, `05_classifier/oof_probabilities.csv`, `01_eda/train_full_dataset.csv`
@@ -81,7 +82,7 @@ val = consensus[consensus.image_id.isin(val_ids)]
 # %% [markdown]
 # ## Predictions
 #
-# Look at the number of boxes: it should be large. Average precision is decided by the order of the
+# Look at the number of boxes: it should be large. Average precision depends on the order of the
 # scores, so weak boxes at the end cost nothing and sometimes hit.
 #
 # Several detectors will be fused on the test images. What the scores of each are worth is therefore learnt
@@ -114,8 +115,8 @@ Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {count} detecto
 # %% [markdown]
 # ## The gate, chosen before anything else
 #
-# The classifier says how likely an image is abnormal, without having seen it in training. How far
-# should it be allowed to speak?
+# The classifier says how likely an image is abnormal, without having seen the image in training.
+# The gate lets this probability change the predictions. How much should it change them?
 #
 # - *Normal line only*: each image gets a line of the normal class with the score 1 - p(abnormal), the
 #   boxes stay as they are. This is the least a gate can do, and what the others are held against:
@@ -138,10 +139,11 @@ chosen = submission.choose_gate(sweep)
 Markdown(f"Chosen out of fold, of those that give every image a graded line: **{chosen.describe()}**.")
 
 # %% [markdown]
-# The choice is the highest mean over all classes among the gates whose gain over the normal line only is
-# beyond chance; where there is none, the normal line only, since the best of many always looks a little
-# better on the images it was picked by. Now look at how flat the curve is around the star, and whether the
-# mean over the findings, on the right of it, agrees.
+# This notebook chooses among the gates whose gain over the normal line only is beyond chance, and
+# takes the one with the highest mean over all classes. If there is none, it chooses the normal
+# line only: the best of many gates always looks a little better on the images by which it was
+# picked. Look at how flat the curve is around the star, and whether the mean over the findings,
+# to the right of it, agrees.
 
 # %%
 run.figure(
@@ -151,17 +153,19 @@ run.figure(
 )
 
 # %% [markdown]
-# The same as numbers, the best of each kind. `gain` is over the normal line only, on the same resampled
-# images; an interval that holds zero means that the gate has not been told apart from it.
+# The same as numbers, the best gate of each kind. `gain` is the difference to the normal line
+# only, on the same resampled images. Where its interval holds zero, the gate is not better beyond
+# chance.
 
 # %%
 best_rows = sweep.loc[sweep.groupby(["mode", "rerank"])["map"].idxmax()]
 best_rows.sort_values("map", ascending=False).round(4)
 
 # %% [markdown]
-# The best of many settings owes some of its score to these very images. What choosing is really worth:
-# the images are dealt into two halves, the gate is chosen on one and applied to the other, and the other
-# way round. Look at the gain of this row beside that of the gate chosen on all.
+# The best of many settings owes some of its score to the images by which it was chosen. To
+# measure what choosing is worth, the images are dealt into two halves. The gate is chosen on one
+# half and applied to the other, and the other way round. Compare the gain of this row with the
+# gain of the gate that was chosen on all images.
 
 # %%
 crossed, choices = submission.cross_fitted(found, p_abnormal, val, **gating, resamples=resamples)
@@ -204,13 +208,15 @@ print(card.text())
 # rates of false alarms, AUC says how well images are ranked by their best box of the class. A class
 # without truth in these images has no number and counts in no mean.
 #
-# F1 is marked: its thresholds are the best on these very images, so it flatters. They go into
-# `evaluation.json`, and notebook 08 uses them on the test images, where they flatter no more; but they
-# were chosen for each fold's detector alone, and the scores of several together lie elsewhere.
+# F1 is marked, because its thresholds are the best on these images and F1 is therefore too high.
+# The thresholds go into `evaluation.json`. Notebook 08 uses them on the test images, where F1 is
+# not too high. Each threshold was chosen for one fold's detector; the scores of several fused
+# detectors have another scale.
 #
-# An interval is not a yardstick for another model. Two models that judge the same images rise and
-# fall together, so a difference much smaller than the intervals can be beyond chance, and only the
-# interval of the difference itself tells (`gain` above; `metrics.paired_difference` for two runs).
+# Do not compare two models by their intervals. The scores of two models on the same images rise
+# and fall together, so a difference much smaller than the intervals can be beyond chance. Only
+# the interval of the difference itself tells (`gain` above; `metrics.paired_difference` for two
+# runs).
 #
 # More totals, which other work reports:
 
@@ -233,9 +239,9 @@ run.figure(
 )
 
 # %% [markdown]
-# Long lines belong to classes with few boxes: their score is mostly luck. Compare the order with
-# notebook 01's picture of how many readers marked a finding: what readers agree on, the detector
-# finds.
+# Long lines belong to classes with few boxes, whose score depends mostly on chance. Compare the
+# order with notebook 01's picture of how many readers marked a finding: the detector is best at
+# findings on which readers agree.
 #
 # ## What readers reach
 #
@@ -268,10 +274,10 @@ too_few = f"No reader shares {metrics.LEAST_IMAGES} of these images with finding
 ceiling.round(3) if len(ceiling) else Markdown(too_few)
 
 # %% [markdown]
-# A reader gives no scores, so a reader's mAP is one point of a curve where ours is the whole of it:
-# the two can be compared only roughly, and the detector has the easier part. Compare within a row;
-# rows are of different images. Where readers score low against each other, nobody can score high
-# against them.
+# A reader gives no scores, so a reader's mAP is one point of a curve, while the detector's mAP is
+# the area under a whole curve. The two can be compared only roughly, and the comparison favours
+# the detector. Compare within a row; different rows are about different images. Where readers
+# score low against each other, no detector can score high against them.
 #
 # ## Whose images we are judged on
 #
@@ -330,7 +336,8 @@ run.figure(
 #
 # ## FROC: how many false alarms for a find
 #
-# Radiologists ask it this way. Look at one false alarm per image on the axis below.
+# Radiologists ask how many findings are found for how many false alarms. Look at one false alarm
+# per image on the axis below.
 
 # %%
 froc = metrics.froc(gated, val, class_ids=findings, **limits)
@@ -427,8 +434,9 @@ run.figure(
 errors.gain.round(4).to_frame("mAP gained if these errors were put right").T
 
 # %% [markdown]
-# The counts say what happens often, the gains what it costs. Compare the cost of missed and
-# background errors with that of crooked edges: usually better ranking pays more than better boxes.
+# The counts say which errors are common, the gains say what each kind costs. Compare the cost of
+# missed findings and false alarms with that of badly placed boxes: usually better ranking gains
+# more than better edges.
 
 # %%
 run.figure(
@@ -438,7 +446,7 @@ run.figure(
 )
 
 # %% [markdown]
-# Where the two heaps lie on each other, the score does not tell a hit from a false alarm.
+# Where the two distributions overlap, the score does not tell a hit from a false alarm.
 #
 # ## Galleries, sorted by how wrong we were
 #
@@ -469,19 +477,21 @@ for key, (title, table, by) in galleries.items():
 figures["11_false_alarms"]
 
 # %% [markdown]
-# Here the detector was surest and no reader saw anything. Some of these are findings that nobody
-# drew. Others are devices, skin folds, or a heart at the upper limit.
+# On these images the detector was most certain and no reader saw anything. Some boxes are
+# findings that no reader drew. Others are devices, skin folds, or a heart at the upper limit of
+# size.
 #
-# Now what was missed, beginning with what most readers agreed on: there is no excuse for these.
+# The next images show missed findings, beginning with those that most readers marked. The
+# detector should have found these.
 
 # %%
 figures["12_misses"]
 
 # %% [markdown]
-# Small, faint, or behind the heart and the diaphragm: these want more pixels. A plain miss of
-# something large wants more training images of its kind.
+# A finding that is small, faint, or behind the heart or the diaphragm needs more pixels. A missed
+# large finding needs more training images of its kind.
 #
-# And what went well, so that the pictures stay in proportion.
+# The last gallery shows the best images, for comparison.
 
 # %%
 figures["13_hits"]

@@ -121,9 +121,10 @@ Markdown(f"{len(found):,} boxes to gate.")
 #
 # ## The gate
 #
-# Notebook 07 chooses among gates that give every image a normal line with the score 1 - p(abnormal),
-# graded, never simply 0 or 1. (No gate, set by hand, does not; the line below counts.) An
-# image that could not be read still needs an answer: it gets the mean probability and no boxes.
+# Notebook 07 chooses among gates that give every image a normal line with the score 1 -
+# p(abnormal), a graded number and never simply 0 or 1. Only `gate_mode: none` gives no normal
+# line. An image that could not be read still needs an answer: it gets the mean probability and no
+# boxes.
 
 # %%
 answers = run.read_csv(schema.CLASSIFIER_TEST_CSV).set_index("image_id")
@@ -139,8 +140,8 @@ Markdown(
 )
 
 # %% [markdown]
-# The gate was chosen on validation images by mAP. Choosing it here, by the score of the test images,
-# would be looking up the answers.
+# The gate was chosen on validation images by mAP. Choosing it by the score of the test images
+# would make that score too high.
 #
 # ## Both files
 #
@@ -168,8 +169,8 @@ against = (
 Markdown(f"Read back: {parsed.image_id.nunique():,} images, {len(parsed):,} predictions; {against}.")
 
 # %% [markdown]
-# It is the parser that `cxr score` uses, and the sample that the competition gives: the same images,
-# each once. A submission that fails here would fail there.
+# `cxr score` uses the same parser. The check compares with the competition's sample: the same
+# images, each once. A submission that fails here would fail on Kaggle.
 #
 # ## What it looks like
 #
@@ -193,8 +194,8 @@ run.figure(
 )
 
 # %% [markdown]
-# Several boxes of different names on one place are the detector's way of saying that it sees
-# something and is not sure what. The metric allows it; a person should be shown the best of them.
+# Several boxes with different names on one place mean that the detector sees something and is not
+# sure what it is. The metric allows this. A person should be shown the best of these boxes.
 #
 # ## For Kaggle
 #
@@ -230,8 +231,8 @@ if scored:
 print(card.text() if scored else "No test_truth.csv: nothing to score here.")
 
 # %% [markdown]
-# The table is read as in notebook 07. F1 is honest here but for one thing: the thresholds were chosen
-# for the detector of each fold alone, and where several are fused their scores lie elsewhere.
+# Read the table as in notebook 07. F1 has one flaw: the thresholds were chosen for the detector
+# of each fold alone, and where several detectors are fused their scores have another scale.
 #
 # Next, four numbers to compare: with the gate, with the normal line only, without either, and without
 # any model at all.
