@@ -164,14 +164,14 @@ best = metrics.loc[metrics.groupby("fold").val_map.idxmax().dropna()]
 best[["fold", "epoch", "val_map", "seconds"]].round(4)
 
 # %% [markdown]
-# One row a fold: its best pass, the score there, and the seconds from the start of training to it.
+# One row a fold: its best epoch, the score there, and the seconds from the start of training to it.
 #
 # ## How it went
 #
-# Left, the four parts of the loss: is there anything in this place (objectness), where are its edges
-# (proposal boxes), which finding is it (class), and the edges once more (boxes). Right, the score on
-# the validation fold. With several folds both are means. Look whether the right curve still rises at
-# its end.
+# Left, the parts of the loss. Faster R-CNN has four: is there anything in this place (objectness), where
+# are its edges (proposal boxes), which finding is it (class), and the edges once more (boxes). Other
+# families have fewer. Right, the score on the validation fold. With several folds both are means. Look
+# whether the right curve still rises at its end.
 
 # %%
 words = {
@@ -205,7 +205,7 @@ metrics.tail(4).round(4)
 # ## Anchors
 #
 # The search starts from boxes of fixed sizes and shapes, the anchors, fitted to the training boxes.
-# Look for boxes far from any cross.
+# Look for boxes far from any cross. (FCOS has no anchors: the picture then shows the boxes alone.)
 
 # %%
 trained = best_checkpoints(run.output(schema.CHECKPOINTS_DIR))
