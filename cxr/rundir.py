@@ -40,7 +40,8 @@ CAPTION_KEY = "Description"
 class Figure(Protocol):
     """What `RunDir.figure` needs of a figure; matplotlib's has it."""
 
-    def savefig(self, fname: Path, *, metadata: dict[str, str], **options: Any) -> None: ...
+    def savefig(self, fname: Path, *, metadata: dict[str, str], **options: Any) -> None:
+        """Write the figure to a file, with text fields."""
 
 
 def _show_log_in_a_notebook() -> None:

@@ -1,0 +1,1 @@
+"""Files that hold a detector: reading, writing, weights to start from."""

@@ -1,0 +1,1 @@
+"""What a training sees: pixels, targets, sampling, augmentation, batches."""

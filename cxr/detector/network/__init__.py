@@ -1,0 +1,1 @@
+"""Families of networks, their registry, anchors and devices."""

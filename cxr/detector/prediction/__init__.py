@@ -1,0 +1,1 @@
+"""Detectors at work: looks, calibration, fusion, files."""

@@ -1,0 +1,1 @@
+"""Folds, steps, validation, and how a training goes on."""
