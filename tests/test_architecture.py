@@ -23,7 +23,7 @@ DETECTOR = PACKAGE / "detector"
 
 FLOORS = [
     {"schema", "errors", "files"},
-    {"boxes", "dicom", "store", "params", "recipes", "rundir"},
+    {"boxes", "dicom", "store", "params", "recipes", "rundir", "tables"},
     {"annotations", "splits", "features", "metrics", "phantom"},
     {"preprocess", "survey", "layouts"},
     {"classifier", "detector"},

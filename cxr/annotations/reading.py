@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr.errors import AnnotationError, DataError, ParameterError
+from cxr.errors import AnnotationError, DataError, ParameterError, printable
 from cxr.schema import (
     ANNOTATION_COLUMNS,
     BOX_COLUMNS,
@@ -23,6 +23,7 @@ from cxr.schema import (
     VINBIGDATA,
     ClassTable,
 )
+from cxr.tables import id_problem, read_text_table
 
 log = logging.getLogger("cxr")
 
@@ -105,7 +106,7 @@ def read_annotations(
         first = found.iloc[0]
         more = f" ({len(found) - 1} more problems follow)" if len(found) > 1 else ""
         raise AnnotationError(
-            f"{path.name} row {first.row} (image {first.image_id or '?'}): {first.problem}{more}"
+            f"{path.name} row {first.row} (image {printable(first.image_id) or '?'}): {first.problem}{more}"
         )
     if len(found):
         table = drop_problems(table, found)
@@ -189,6 +190,9 @@ def _checks(
     for column in (IMAGE_ID, RAD_ID):
         bad = (text[column] == "").to_numpy()
         yield f"empty_{column}", bad, sentences(bad, f"expected {column}, got nothing")
+    wrong = {image_id: id_problem(image_id) for image_id in text[IMAGE_ID].unique() if image_id}
+    bad = text[IMAGE_ID].isin({image_id for image_id, problem in wrong.items() if problem}).to_numpy()
+    yield "image_id", bad, [wrong[image_id] for image_id in text[IMAGE_ID][bad]]
 
     class_id = pd.to_numeric(text[CLASS_ID], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     known = np.isin(class_id, np.arange(len(classes.names)))
@@ -291,17 +295,13 @@ def _text(column: pd.Series) -> pd.Series:
 def _read_text(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: expected a table with {', '.join(columns)}, found no such file")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
-        raise DataError(f"{path}: expected a readable CSV table, got: {error}") from error
-    except pd.errors.EmptyDataError:
-        raise AnnotationError(f"{path.name}: expected {', '.join(columns)}, got an empty file") from None
-    table.columns = table.columns.str.strip()
+    table = read_text_table(path, columns, error=AnnotationError)
+    if not len(table.columns):
+        raise AnnotationError(f"{path.name}: expected {', '.join(columns)}, got an empty file")
     _require(table.columns, columns, path.name)
     if table.empty:
         raise AnnotationError(f"{path.name}: expected at least one row, got a header alone")
-    return table[columns].apply(lambda column: column.str.strip())
+    return table[columns].reset_index(drop=True)
 
 
 def _require(present: pd.Index, columns: list[str], name: str) -> None:

@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr import schema
-from cxr.errors import SubmissionError
+from cxr.errors import DataError, SubmissionError, printable
 from cxr.files import replacing
+from cxr.tables import id_problem, read_text_table
 
 PREDICTION = "PredictionString"
 _GROUP = 6
@@ -200,40 +201,34 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     """The named fields of each row, as text."""
+    if not path.exists():
+        raise SubmissionError(f"{path}: no such submission file")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            lacking = [name for name in columns if name not in header]
-            if lacking:
-                raise SubmissionError(
-                    f"{path.name}: expected the columns {', '.join(columns)}, "
-                    f"got {', '.join(header) or 'none'}"
-                )
-            places = [header.index(name) for name in columns]
-            rows = []
-            for row, fields in enumerate(reader, start=2):
-                if not fields:
-                    continue
-                if len(fields) != len(header):
-                    raise SubmissionError(
-                        f"{path.name} row {row} (image {fields[0]}): expected {len(header)} fields, "
-                        f"got {len(fields)}"
-                    )
-                rows.append(tuple(fields[place].strip() for place in places))
-            return rows
-    except FileNotFoundError:
-        raise SubmissionError(f"{path}: no such submission file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: expected a CSV file, got {error}") from None
+        table = read_text_table(path, columns, error=SubmissionError, first_row=2)
+    except SubmissionError:
+        raise
+    except DataError as error:
+        raise SubmissionError(f"{path}: expected a CSV file, got something else ({error})") from error
+    if any(name not in table.columns for name in columns):
+        got = ", ".join(table.columns) or "none"
+        raise SubmissionError(f"{path.name}: expected the columns {', '.join(columns)}, got {got}")
+    for row, image_id in table[columns[0]].items():
+        if problem := id_problem(image_id):
+            raise SubmissionError(f"{path.name} row {row} (image {printable(image_id) or '?'}): {problem}")
+    return list(table[list(columns)].itertuples(index=False, name=None))
 
 
 def _numbers(fields: Sequence[str], where: str) -> list[float]:
     try:
-        return [float(field) for field in fields]
+        # Python's own reading takes 1_4 for 14, and digits of any script.
+        if all(field.isascii() for field in fields) and not any("_" in field for field in fields):
+            return [float(field) for field in fields]
+        raise ValueError
     except ValueError:
         for place, field in enumerate(fields):
             try:
+                if "_" in field or not field.isascii():
+                    raise ValueError
                 float(field)
             except ValueError:
                 raise SubmissionError(
