@@ -8,7 +8,18 @@ RUN    ?= outputs/demo
 CODE   := cxr tests notebooks docs examples
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help licences demo test lab notebooks parameters docs lint audit clean
+.PHONY: help hashes licences demo test lab notebooks parameters docs lint audit clean
+
+# HASHED=1 checks each file that is downloaded against requirements.hashes. That takes all packages of that file,
+# those of the tests and pages too: pip cannot check the hashes of some packages only, nor of an editable one.
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+EMPTY  :=
+COMMA  := ,
+ifdef HASHED
+install = $(PIP) --require-hashes -r requirements.hashes && $(PIP) --no-deps --no-build-isolation -e .
+else
+install = $(PIP) -c requirements.lock -e '.[$(subst $(EMPTY) ,$(COMMA),$(1))]'
+endif
 
 # The text behind `##` is what `make help` prints.
 help:  ## print this list
@@ -21,19 +32,19 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml requirements.lock
 	@echo "installing (PyTorch is large: several GB, a few minutes)"
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,coco]'
+	$(call install,lab coco)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,coco,test]'
+	$(call install,lab coco test)
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,docs]'
+	$(call install,lab docs)
 	@touch $@
 
 $(VENV)/.installed-audit: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c requirements.lock -e '.[lab,audit]'
+	$(call install,lab audit)
 	@touch $@
 
 demo: $(VENV)/.installed  ## make the environment and the phantom data set, run the chain, print the score
@@ -66,6 +77,11 @@ lint: $(VENV)/.installed-test  ## check style, format and types
 	$(BIN)/python -m ruff check $(CODE)
 	$(BIN)/python -m ruff format --check $(CODE)
 	$(BIN)/python -m mypy
+
+hashes: $(VENV)/.installed-audit  ## write requirements.hashes for the versions of requirements.lock (needs a network)
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11.9 --generate-hashes --no-annotate \
+		--no-header --extra lab --extra coco --extra test --extra docs --extra build \
+		-c requirements.lock pyproject.toml -o requirements.hashes
 
 audit: $(VENV)/.installed-audit  ## look up known vulnerabilities of the locked versions (needs a network)
 	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r requirements.lock

@@ -32,3 +32,13 @@ def test_the_page_lists_every_locked_package_that_is_installed():
     page = licences.PAGE.read_text(encoding="utf-8")
     missing = [row for row in licences.table() if "| {} | {} | {} |".format(*row) not in page]
     assert missing == [], "make licences writes the page anew"
+
+
+def test_every_version_with_a_hash_is_the_locked_one():
+    lines = (ROOT / "requirements.hashes").read_text(encoding="utf-8").splitlines()
+    pins = [line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith(" ")]
+    hashed = {licences.canonicalize_name(name): version for name, version in pins}
+    locked = licences.locked()
+    assert {name: (v, locked[name]) for name, v in hashed.items() if locked.get(name, v) != v} == {}
+    assert licences.core() <= set(hashed), "make hashes writes the file anew"
+    assert all("--hash=sha256:" in line for line in lines if line.startswith(" "))
