@@ -11,7 +11,7 @@ import pytest
 import typer
 import yaml
 
-from cxr import chain, cli, params
+from cxr import chain, cli, metrics, params
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -105,3 +105,23 @@ def test_version_licence_and_workflow_agree():
 
 def test_the_package_is_marked_as_typed():
     assert (ROOT / "cxr" / "py.typed").is_file()
+
+
+def test_the_code_that_contributing_shows_stands_in_the_files_it_names():
+    text = page(ROOT / "CONTRIBUTING.md")
+    steps = re.findall(r"`((?:cxr|notebooks)/[\w/]+\.py)`[^`]*```python\n(.*?)```", text, re.S)
+    assert len(steps) == 2
+    for file, code in steps:
+        assert code.strip() in (ROOT / file).read_text(encoding="utf-8"), file
+
+
+def test_the_functions_that_contributing_asks_for_are_those_of_the_code():
+    text = page(ROOT / "CONTRIBUTING.md")
+    for call in ("recognise(source)", "read(source, notes)"):
+        assert call in text
+        name, arguments = call.rstrip(")").split("(")
+        head = rf"^def {name}\(" + r",\s*".join(rf"{one}:[^,)]+" for one in arguments.split(", "))
+        forms = [path for path in (ROOT / "cxr" / "layouts").glob("*.py") if f"def {name}(" in page(path)]
+        assert any(re.search(head, page(path), re.M) for path in forms), call
+    for name in re.findall(r"`(metrics\.\w+)`", text):
+        assert hasattr(metrics, name.split(".")[1])
