@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from campaign import chain as campaign
 
 from cxr import annotations, chain, kaggle, report, schema, submission
 from cxr.chain.manifest import read_manifest
@@ -73,14 +72,6 @@ def test_a_second_call_does_nothing(smoke: tuple[Path, Path]):
     done = cxr("run", SMOKE, "-p", f"data_dir={data_dir}", "-p", f"run_dir={run_dir}", "-p", "jobs=1")
     assert done.returncode == 0
     assert done.stdout.count("up to date") == 9
-
-
-def test_damage_to_a_run_is_noticed(smoke: tuple[Path, Path]):
-    """A short part of `campaign.chain`."""
-    run_dir, _ = smoke
-    values = chain.load_parameters(run_dir / chain.PARAMETERS)
-    rows = campaign.damage(run_dir, lambda: chain.outdated(values), 2, seed=1)
-    assert [row.number for row in rows] == [2, 2, 2]
 
 
 def test_the_submission_is_what_the_competition_takes(smoke: tuple[Path, Path]):
