@@ -4,6 +4,7 @@
 
 The class says which losses the network has and what it finds. One line gives it a name. Data, training,
 checkpoints and prediction are those of every other network. The images are bright squares on grey noise.
+The name holds in this process only: for `cxr train` and `cxr predict` put class and line into the package.
 """
 
 from __future__ import annotations
