@@ -280,8 +280,12 @@ def test_only_where_and_how_fast_is_marked():
 def test_each_notebook_declares_what_it_reads_of_the_data():
     for notebook in chain.read_notebooks():
         text = notebook.path.read_text()
-        for name in ("train.csv", "sample_submission.csv", "test_truth.csv"):
-            assert (f'data / "{name}"' in text) == (name in notebook.data), notebook.name
+        for name, read in {
+            "train.csv": "data / schema.TRAIN_TABLE",
+            "sample_submission.csv": 'data / "sample_submission.csv"',
+            "test_truth.csv": "read_test_truth(data",
+        }.items():
+            assert (read in text) == (name in notebook.data), notebook.name
         assert ("read_classes(" in text) == ("classes.csv" in notebook.data), notebook.name
         assert ("train_meta.csv" in notebook.data) == ("read_sizes(" in text), notebook.name
         assert ("find_images" in text) == ("train/" in notebook.data), notebook.name

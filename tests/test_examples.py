@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from metric_problems import detections, truth
 
 from cxr import schema
+from cxr.detector.network.registry import build_network
+from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.prediction.detector import Detector
+from cxr.detector.prediction.onnx_file import write_onnx
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 TWO = schema.ClassTable(("Mass", "Fluid", "Normal"))
@@ -41,6 +48,22 @@ def test_a_network_of_ones_own_learns_and_then_predicts_one_file(tmp_path, capsy
     score, name, *box, unit = capsys.readouterr().out.splitlines()[0].split()
     assert (name, unit) == ("Bright", "px") and float(score) > 0.2
     assert [float(v) for v in box] == pytest.approx(table.loc[0, schema.BOX_COLUMNS].tolist(), abs=8)
+
+
+def test_a_detector_predicts_without_torch(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    spec = DetectorSpec("light", TWO.names, 96, ((32.0,), (64.0,), (96.0,), (128.0,)), (1.0,))
+    net = build_network(spec).eval()
+    write_onnx(Detector(net, spec, "light", "0" * 64), tmp_path / "net.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 96), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "x.png"), pixels)
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "net.onnx"), str(tmp_path / "x.png")])
+    capsys.readouterr()
+    example("onnx_without_torch")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines, "a random network answers everywhere"
+    assert {line.split()[0] for line in lines} <= {"Mass", "Fluid"}
 
 
 def test_a_metric_of_ones_own_by_hand(tmp_path, capsys):
