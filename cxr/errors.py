@@ -92,6 +92,12 @@ class TrainingError(CxrError):
     exit_code = 1
 
 
+class PausedError(CxrError):
+    """Training paused where it was told to; the same call goes on from there."""
+
+    exit_code = 1
+
+
 class PredictionError(CxrError):
     """A detector gave answers that are no numbers."""
 

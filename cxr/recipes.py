@@ -28,6 +28,8 @@ class About:
         meaning: In one line.
         unit: Of the value; empty where it has none.
         machine: Whether it says where or how fast the work is done, and not what comes out.
+        grows: Whether work done with a smaller value may be continued with a larger one, 0 being the
+            largest.
         choices: Allowed values; empty for all.
         low: Smallest allowed value, of each item of a list.
         high: Largest allowed value, likewise.
@@ -36,6 +38,7 @@ class About:
     meaning: str
     unit: str = ""
     machine: bool = False
+    grows: bool = False
     choices: tuple[str, ...] = ()
     low: float = -math.inf
     high: float = math.inf
@@ -64,12 +67,13 @@ def parameter(
     *,
     unit: str = "",
     machine: bool = False,
+    grows: bool = False,
     choices: Sequence[str] = (),
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Any:
     """A field of a class of parameters; arguments as the attributes of `About`."""
-    about = About(meaning, unit, machine, tuple(choices), low, high)
+    about = About(meaning, unit, machine, grows, tuple(choices), low, high)
     return dataclasses.field(default=default, metadata={"about": about})
 
 
@@ -107,19 +111,20 @@ def from_values(cls: type[Recipe], values: Mapping[str, Any]) -> Recipe:
     return cls(**arguments)
 
 
-def flat(instance: Any, *, machine: bool = True) -> dict[str, Any]:
+def flat(instance: Any, *, machine: bool = True, grows: bool = True) -> dict[str, Any]:
     """A value for each parameter's name, in plain lists, texts and numbers.
 
     Args:
         instance: Of a class of parameters.
         machine: Also those that say where and how fast the work is done.
+        grows: Also those whose larger values go on with what smaller ones did.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(instance):
         value, about = getattr(instance, field.name), field.metadata.get("about")
         if about is None:
-            values |= flat(value, machine=machine)
-        elif machine or not about.machine:
+            values |= flat(value, machine=machine, grows=grows)
+        elif (machine or not about.machine) and (grows or not about.grows):
             values[field.name] = list(value) if isinstance(value, tuple) else value
     return values
 

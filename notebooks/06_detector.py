@@ -95,6 +95,7 @@ patience: int = 0  # stop after so many validations without a better one, 0 for 
 accelerator: str = "auto"  # machine: auto, cpu or gpu
 devices: int = 0  # machine: devices on each machine, 0 for all; a notebook trains on one
 num_nodes: int = 1  # machine: machines, when torchrun starts the training
+pause_minutes: float = 0.0  # machine: min, pause before an epoch that would end later than this; 0 for never
 num_workers: int = 0  # machine: loading processes of each device
 cache_mib: int = 512  # machine: MiB, memory for resized images
 precision: str = "auto"  # auto is 16 bits on CUDA and float32 elsewhere; or as Lightning names it

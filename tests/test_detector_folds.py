@@ -14,7 +14,8 @@ from cxr import schema
 from cxr.detector.checkpoints.run import BEST, LAST, METRICS, best_checkpoints
 from cxr.detector.data.held import HeldImages
 from cxr.detector.training import folds
-from cxr.errors import ParameterError
+from cxr.detector.training.train import TrainingResult
+from cxr.errors import ParameterError, PausedError
 from cxr.recipes import changed
 
 
@@ -44,6 +45,12 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         for name in (BEST, LAST):
             torch.save(content | {"number": len(seen)}, out_dir / name)
         pd.DataFrame({"epoch": [0], "val_map": [0.5]}).to_csv(out_dir / METRICS, index=False)
+        limit = recipe.schedule.max_minutes
+        return TrainingResult(
+            best=out_dir / BEST, last=out_dir / LAST, metrics=out_dir / METRICS, epochs=2, steps=4,
+            seconds=60 * limit, best_map=0.5, weights="", out_of_time=limit > 0,
+            paused=recipe.machine.pause_minutes > 0,
+        )  # fmt: skip
 
     monkeypatch.setattr(folds, "train_detector", fake)
     return seen
@@ -71,6 +78,30 @@ def test_an_interrupted_fold_goes_on(tmp_path, trainings):
     (tmp_path / "fold0" / folds.STATE).unlink()
     train(tmp_path, epochs=3)
     assert [t["resume"] for t in trainings] == [False, True]
+
+
+def test_more_time_goes_on_and_less_starts_anew(tmp_path, trainings):
+    for minutes in (5.0, 5.0, 8.0, 0.0, 0.0):
+        train(tmp_path, epochs=3, max_minutes=minutes)
+    assert [t["resume"] for t in trainings] == [False, True, True]
+    assert [t["recipe"].schedule.max_minutes for t in trainings] == [5.0, 8.0, 0.0]
+    train(tmp_path, epochs=3, max_minutes=9.0)
+    assert len(trainings) == 3, "it has ended by itself in less than that"
+    train(tmp_path / "b", epochs=3, max_minutes=8.0)
+    train(tmp_path / "b", epochs=3, max_minutes=5.0)
+    assert [t["resume"] for t in trainings[3:]] == [False, False]
+    assert (tmp_path / "b" / folds.REPLACED / "fold0_0" / BEST).is_file()
+
+
+def test_a_pause_leaves_the_fold_unfinished_and_begins_no_other(tmp_path, trainings):
+    with pytest.raises(PausedError, match="fold 0: paused after epoch 2 of 3; the same call goes on"):
+        train(tmp_path, (0, 1), epochs=3, pause_minutes=5.0)
+    with pytest.raises(PausedError, match="paused before fold 0"):
+        train(tmp_path, (0, 1), epochs=3, pause_minutes=1e-9)
+    train(tmp_path, (0, 1), epochs=3)
+    assert [(t["out_dir"].name, t["resume"]) for t in trainings] == [
+        ("fold0", False), ("fold0", True), ("fold1", False),
+    ]  # fmt: skip
 
 
 def test_what_another_recipe_replaces_is_kept(tmp_path, trainings, caplog):

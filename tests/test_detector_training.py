@@ -102,6 +102,28 @@ def test_a_resumed_training_follows_the_same_curve(tmp_path, trained, monkeypatc
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_paused_training_goes_on_as_if_it_had_not_paused(tmp_path, trained):
+    parts = [train(tmp_path, epochs=3, pause_minutes=1e-6, resume=True) for _ in range(3)]
+    assert [part.paused for part in parts] == [True, True, False]
+    assert [part.epochs for part in parts] == [1, 2, 3]
+    tables = [pd.read_csv(path).drop(columns="seconds") for path in (trained.metrics, parts[-1].metrics)]
+    pd.testing.assert_frame_equal(*tables)
+    for whole, part in ((trained.last, parts[-1].last), (trained.best, parts[-1].best)):
+        one, two = (torch.load(path, weights_only=True)["state_dict"] for path in (whole, part))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_training_that_ran_out_of_time_goes_on_with_more(tmp_path):
+    first = train(tmp_path, epochs=3, val_ids=[], max_minutes=1e-6)
+    assert first.out_of_time
+    assert first.epochs == 1
+    more = train(tmp_path, epochs=3, val_ids=[], max_minutes=0.0, resume=True)
+    assert not more.out_of_time
+    assert more.epochs == 3
+    assert more.weights.startswith("weights: resumed from")
+
+
 def test_a_finished_training_is_not_trained_further(tmp_path):
     first = train(tmp_path, val_ids=[])
     again = train(tmp_path, val_ids=[], resume=True)

@@ -126,7 +126,7 @@ def _failure(notebook: Notebook, error: PapermillExecutionError, failed: Path) -
     kind = getattr(errors, error.ename, None)
     if isinstance(kind, type) and issubclass(kind, CxrError) and kind is not errors.DicomReadError:
         text = f"{where}: {error.evalue}"
-        if kind.exit_code == 2 or kind is errors.DiskError:
+        if kind.exit_code == 2 or kind in (errors.DiskError, errors.PausedError):
             return kind(text)
     return RunError(f"{where}: {error.ename}: {error.evalue} (the notebook as far as it came: {failed})")
 

@@ -4,6 +4,8 @@ This is the only place that says what a parameter is. Notebook 06 repeats names,
 meanings in its parameters cell, because papermill needs literals there; a test holds the two equal.
 A parameter marked `machine` says where or how fast a training runs. It does not count when two
 trainings are compared: another value neither starts a training anew nor keeps it from being resumed.
+One marked `grows` does not count either, as long as the training has not gone beyond it: a larger value
+goes on with what a smaller one trained.
 """
 
 from __future__ import annotations
@@ -147,6 +149,7 @@ class Schedule:
         0.0,
         "training ends after this, its schedule brought down in time; 0 for no limit",
         unit="min",
+        grows=True,
         low=0.0,
     )
     schedule: str = parameter(
@@ -171,6 +174,13 @@ class Machine:
         0, "devices on each machine, 0 for all; a notebook trains on one", machine=True, low=0
     )
     num_nodes: int = parameter(1, "machines, when torchrun starts the training", machine=True, low=1)
+    pause_minutes: float = parameter(
+        0.0,
+        "pause before an epoch that would end later than this; 0 for never",
+        unit="min",
+        machine=True,
+        low=0.0,
+    )
     num_workers: int = parameter(0, "loading processes of each device", machine=True, low=0)
     cache_mib: int = parameter(512, "memory for resized images", unit="MiB", machine=True, low=0)
     precision: str = parameter(

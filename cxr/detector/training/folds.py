@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +21,7 @@ from cxr.detector.recipe import Labels, Recipe
 from cxr.detector.training.identity import key_of, run_key
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.train import train_detector
-from cxr.errors import ParameterError
+from cxr.errors import ParameterError, PausedError
 from cxr.recipes import changed
 from cxr.rundir import RunDir, locate, write_json
 from cxr.schema import ClassTable
@@ -45,9 +48,10 @@ def train_each_fold(
     """Train a detector for each fold on the images of all other folds.
 
     A fold whose training has finished with the same data and recipe is kept, on however many
-    devices it ran; one that was interrupted goes on from its last checkpoint;
-    anything else starts anew, and what was trained before moves to the folder `REPLACED`. All
-    processes of a distributed training decide alike, because they decide by the checkpoint alone.
+    devices it ran; one that was interrupted goes on from its last checkpoint, and so does one that
+    ended for want of time when `max_minutes` has grown; anything else starts anew, and what was
+    trained before moves to the folder `REPLACED`. All processes of a distributed training decide
+    alike, because they decide by files alone.
 
     Args:
         store: Images by `image_id`.
@@ -64,7 +68,9 @@ def train_each_fold(
 
     Raises:
         ParameterError: A fold that is not there, or weights that have seen images held out from them.
+        PausedError: `pause_minutes` are over before all is trained.
     """
+    started = time.monotonic()
     _check_weights(recipe.network.weights, held_out)
     if not held_out:
         raise ParameterError("train_folds: expected at least one fold to hold out, got none")
@@ -78,26 +84,32 @@ def train_each_fold(
         folder = fold_folder(out_dir, fold)
         own = changed(recipe, weights=recipe.network.weights.replace(FOLD_FIELD, str(fold)))
         key = run_key(store, targets, train_ids, val_ids, classes, own)
-        if _finished(folder) == key and (folder / BEST).is_file():
+        if _is_finished(folder, key, own.schedule.max_minutes):
             log.info("fold %d: already trained on the same data with the same recipe", fold)
         else:
             log.info("fold %d: %d images to learn from, %d held out", fold, len(train_ids), len(val_ids))
-            resume = key_of(folder / LAST) == key
+            resume = key_of(folder / LAST) == key and not _went_beyond(folder, own.schedule.max_minutes)
             if not resume:
                 _move_aside(folder)
-            train_detector(
+            result = train_detector(
                 store,
                 targets,
                 train_ids,
                 val_ids,
-                own,
+                changed(own, pause_minutes=_left(recipe, started, fold)),
                 folder,
                 classes=classes,
                 resume=resume,
                 run_key=key,
                 progress=progress,
             )
-            write_json(folder / STATE, {"finished": key})
+            if result.paused:
+                raise PausedError(
+                    f"fold {fold}: paused after epoch {result.epochs} of {own.schedule.epochs}; "
+                    "the same call goes on from there"
+                )
+            state = {"max_minutes": own.schedule.max_minutes, "out_of_time": result.out_of_time}
+            write_json(folder / STATE, {"finished": key, **state, "minutes": result.seconds / 60})
         table = pd.read_csv(folder / METRICS)
         table.insert(0, schema.FOLD, fold)
         tables.append(table)
@@ -132,6 +144,7 @@ def train_run(
 
     Raises:
         DataError: An earlier notebook has not run.
+        PausedError: `pause_minutes` are over before all is trained.
     """
     if recipe.network.weights not in ("", "torchvision"):
         recipe = changed(recipe, weights=str(locate(recipe.network.weights)))
@@ -179,9 +192,35 @@ def _move_aside(folder: Path) -> None:
     log.warning("%s was trained with other data or parameters; it is kept in %s", folder.name, target)
 
 
-def _finished(folder: Path) -> str:
-    """Key of the training that finished in a folder; "" where none has."""
+def _left(recipe: Recipe, started: float, fold: int) -> float:
+    """Minutes of `pause_minutes` that are left; 0 where there is no limit."""
+    if not recipe.machine.pause_minutes:
+        return 0.0
+    left = recipe.machine.pause_minutes - (time.monotonic() - started) / 60
+    if left <= 0:
+        raise PausedError(f"paused before fold {fold}; the same call goes on from there")
+    return left
+
+
+def _is_finished(folder: Path, key: str, max_minutes: float) -> bool:
+    """Whether a folder holds the finished training of a key, and more time would not lengthen it."""
+    state = _state(folder)
+    if state.get("finished") != key or not (folder / BEST).is_file() or _went_beyond(folder, max_minutes):
+        return False
+    ended = state.get("max_minutes", 0.0) or math.inf
+    return not (state.get("out_of_time", False) and (max_minutes or math.inf) > ended)
+
+
+def _went_beyond(folder: Path, max_minutes: float) -> bool:
+    """Whether the training that finished in a folder had and took more time than is allowed now."""
+    state, allowed = _state(folder), max_minutes or math.inf
+    return (state.get("max_minutes", 0.0) or math.inf) > allowed and state.get("minutes", 0.0) > allowed
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What is known of the training that finished in a folder; nothing where none has."""
     try:
-        return str(json.loads((folder / STATE).read_text(encoding="utf-8"))["finished"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return ""
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return state if isinstance(state, dict) else {}

@@ -62,7 +62,7 @@ def run_key(
         train_ids: Images to learn from.
         val_ids: Images held out.
         classes: The data set's classes.
-        recipe: How the detector is trained; its machine parameters do not count.
+        recipe: How the detector is trained; its machine parameters do not count, nor those that may grow.
     """
     pixels = store.index.set_index(schema.IMAGE_ID)["sha256"]
     digest = hashlib.sha256()
@@ -70,7 +70,9 @@ def run_key(
         pixels.loc[[*train_ids, *val_ids]].to_csv(),
         targets[targets[schema.IMAGE_ID].isin({*train_ids, *val_ids})].to_csv(index=False),
         str(len(train_ids)),
-        json.dumps([TRAINING_VERSION, classes.names, flat(recipe, machine=False)], sort_keys=True),
+        json.dumps(
+            [TRAINING_VERSION, classes.names, flat(recipe, machine=False, grows=False)], sort_keys=True
+        ),
     ):
         digest.update(part.encode())
     weights = Path(recipe.network.weights)
@@ -91,7 +93,8 @@ def key_of(checkpoint: Path) -> str:
 def same_training(now: Mapping[str, Any], last: Path) -> None:
     """A resumed training is the same training: it may not differ from the one that was begun.
 
-    Where it runs may differ, and the path of the weights, since a resumed training does not load them.
+    Where it runs and how long it may take can differ, and the path of the weights, since a resumed
+    training does not load them.
 
     Args:
         now: Arguments of `DetectorModule`.
@@ -112,7 +115,7 @@ def same_training(now: Mapping[str, Any], last: Path) -> None:
 
 def _comparable(arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        recipe = flat(from_values(Recipe, arguments["recipe"]), machine=False)
+        recipe = flat(from_values(Recipe, arguments["recipe"]), machine=False, grows=False)
     except (KeyError, ParameterError):  # a checkpoint of another version of this project
         recipe = {}
     values = {

@@ -33,6 +33,7 @@ class Keeper(pl.Callback):
         out_dir: Where to write.
         schedule: How long the training goes, and when it is validated.
         has_val: Whether there are validation images.
+        pause_minutes: Pause at the end of an epoch when the next would end later than this; 0 for never.
         progress: Called with optimiser steps done and in all.
     """
 
@@ -42,17 +43,23 @@ class Keeper(pl.Callback):
         *,
         schedule: Schedule,
         has_val: bool,
+        pause_minutes: float = 0.0,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.out_dir = out_dir
         self.schedule = schedule
         self.max_seconds = 60.0 * schedule.max_minutes
         self.has_val = has_val
+        self.pause_seconds = 60.0 * pause_minutes
         self.report = progress
+        self.paused = False
+        self.out_of_time = False
         self.best = math.nan
         self.seconds = 0.0
         self._before = 0.0  # seconds of earlier starts
         self._started = 0.0
+        self._epoch_started = 0.0
+        self._epoch_seconds = 0.0  # of the longest epoch of this start
         self._validation_seconds = 0.0
         self._validation_started = 0.0
         self._first_step = 0
@@ -82,6 +89,7 @@ class Keeper(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last epoch is validated whatever `validate_every` is."""
+        self._epoch_started = time.monotonic()
         final = trainer.current_epoch + 1 >= self.schedule.epochs
         trainer.check_val_every_n_epoch = 1 if final else self.schedule.validate_every
 
@@ -95,7 +103,7 @@ class Keeper(pl.Callback):
             used = trainer.strategy.broadcast(self.seconds / room)
             pl_module.budget_used = used
             if used >= 1:
-                trainer.should_stop = True
+                trainer.should_stop = self.out_of_time = True
                 trainer.check_val_every_n_epoch = 1
         total = pl_module.plan.total_steps
         if self.report is not None and trainer.is_global_zero:
@@ -152,6 +160,16 @@ class Keeper(pl.Callback):
         if self.schedule.patience and self._bad >= self.schedule.patience:
             log.info("no better validation in %d, training ends", self._bad)
             trainer.should_stop = True
+        if self.pause_seconds and not trainer.should_stop and row["epoch"] + 1 < self.schedule.epochs:
+            self._pause_in_time(trainer)
+
+    def _pause_in_time(self, trainer: pl.Trainer) -> None:
+        """Stop between two epochs: what has been trained is then the same as without the pause."""
+        now = time.monotonic()
+        self._epoch_seconds = max(self._epoch_seconds, now - self._epoch_started)
+        over = now - self._started + self._epoch_seconds > self.pause_seconds
+        if trainer.strategy.broadcast(over):
+            self.paused = trainer.should_stop = True
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Give way to the caller's error; `last.ckpt` holds the last whole epoch."""

@@ -45,6 +45,8 @@ class TrainingResult:
         seconds: Wall seconds in all.
         best_map: Highest validation mAP@0.4; NaN without validation.
         weights: What the network started from, in words.
+        paused: Whether epochs are left that `pause_minutes` had no room for.
+        out_of_time: Whether `max_minutes` ended it.
     """
 
     best: Path
@@ -55,6 +57,8 @@ class TrainingResult:
     seconds: float
     best_map: float
     weights: str
+    paused: bool = False
+    out_of_time: bool = False
 
 
 def train_detector(
@@ -123,7 +127,13 @@ def train_detector(
         if not going_on and is_first_process():
             for stale in (out_dir / METRICS, last, out_dir / BEST):
                 stale.unlink(missing_ok=True)
-        keeper = Keeper(out_dir, schedule=recipe.schedule, has_val=bool(lesson.val_ids), progress=progress)
+        keeper = Keeper(
+            out_dir,
+            schedule=recipe.schedule,
+            has_val=bool(lesson.val_ids),
+            pause_minutes=recipe.machine.pause_minutes,
+            progress=progress,
+        )
         trainer = make_trainer(out_dir, keeper, recipe=recipe, processes=processes)
         _announce(module, plan, images=len(lesson.train_ids))
         with warnings.catch_warnings():
@@ -140,6 +150,8 @@ def train_detector(
         seconds=keeper.seconds,
         best_map=keeper.best,
         weights=started_from,
+        paused=keeper.paused,
+        out_of_time=keeper.out_of_time,
     )
 
 
