@@ -29,6 +29,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -351,6 +352,7 @@ LOSSLESS = [
     DeflatedExplicitVRLittleEndian,
     RLELossless,
     JPEG2000Lossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
 ]
 
@@ -743,6 +745,31 @@ def test_a_colour_dicom_of_equal_channels_is_grey(tmp_path: Path, syntax: str, p
     channels = channels.copy()
     channels[20:40, 10:30, 1] //= 2
     assert reason_of(secondary_capture(tmp_path / "b.dcm", channels, syntax, photometric, plane)) == "colour"
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_colour_dicom_in_lossless_jpeg_goes_through_gdcm(tmp_path: Path, equal: bool):
+    gdcm = pytest.importorskip("gdcm")
+    channels = np.repeat(GREY[:, :, None], 3, axis=2)
+    if not equal:
+        channels[20:40, 10:30, 1] //= 2
+    plain = secondary_capture(tmp_path / "a.dcm", channels, ExplicitVRLittleEndian, "RGB", 0)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    path = tmp_path / "b.dcm"
+    writer.SetFileName(str(path))
+    assert writer.Write()
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    if equal:
+        assert (load_radiograph(path).pixels == GREY).all()
+    else:
+        assert reason_of(path) == reasons.COLOUR
 
 
 def test_colourless_chroma_is_grey(tmp_path: Path):

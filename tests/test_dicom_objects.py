@@ -16,6 +16,7 @@ import pytest
 from cxr import export, schema
 from cxr.errors import DataError, ParameterError
 from cxr.export.dicom_objects import CODES, concept_of, write_objects
+from cxr.export.dicom_objects import report as structured
 from cxr.schema import VINBIGDATA
 
 ALGORITHM = export.Algorithm(("ab" * 32,), ("score_floor=0.05",))
@@ -172,10 +173,9 @@ def test_nobody_s_name_but_in_objects_for_the_archive(image, tmp_path):
     cv2.imwrite(str(image.with_name("two.png")), np.zeros((50, 40), np.uint8))
     image.with_name("three.dcm").write_bytes(image.read_bytes()[:200])
     files = {"one": image, "two": image.with_name("two.png"), "three": image.with_name("three.dcm")}
-    lines = export.write_found(
-        BOXES, {k: files[k] for k in ("one", "two")}, tmp_path / "out",
-        formats=["coco", "dicom-sr", "gsps"], algorithm=ALGORITHM, classes=VINBIGDATA,
-    )  # fmt: skip
+    lines = found(
+        {k: files[k] for k in ("one", "two")}, tmp_path / "out", "coco", "dicom-sr", "gsps"
+    ).finish()
     assert lines[0] == "2 COCO results of 2 images"
     assert "2 DICOM objects" in lines[1] and "1 images are no DICOM files" in lines[1]
     with_marker = [
@@ -186,23 +186,45 @@ def test_nobody_s_name_but_in_objects_for_the_archive(image, tmp_path):
         text = (tmp_path / "out" / "dicom" / name).read_bytes()
         assert b"institution" not in text and b"comment" not in text, "no more than patient and study"
     with pytest.raises(DataError, match="of 2 images 1 are no DICOM files and 1 cannot be referred to"):
-        export.write_found(
-            BOXES, {k: files[k] for k in ("two", "three")}, tmp_path / "none",
-            formats=["dicom-sr"], algorithm=ALGORITHM, classes=VINBIGDATA,
-        )  # fmt: skip
+        found({k: files[k] for k in ("two", "three")}, tmp_path / "none", "dicom-sr").finish()
+
+
+def found(files, out, *formats):
+    writer = export.FoundWriter(out, formats=formats, algorithm=ALGORITHM, classes=VINBIGDATA)
+    for image_id, path in files.items():
+        writer.add(BOXES[BOXES[schema.IMAGE_ID] == image_id], {image_id: path})
+    return writer
+
+
+def test_objects_come_at_once_and_a_failure_of_one_loses_nothing(image, tmp_path, monkeypatch, caplog):
+    other, third = image.with_name("other.dcm"), image.with_name("third.dcm")
+    for path in (other, third):
+        path.write_bytes(image.read_bytes())
+    writer = found({"one": image}, tmp_path, "dicom-sr")
+    assert [p.name for p in (tmp_path / "dicom").iterdir()] == ["one.sr.dcm"], "before the end"
+
+    def broken(*arguments, **options):
+        raise RuntimeError("a header that the library does not foresee")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(structured, "structured_report", broken)
+        writer.add(BOXES.iloc[:0], {"other": other})
+    assert "other.dcm: no dicom-sr can refer to it (RuntimeError)" in caplog.text
+    writer.add(BOXES.iloc[:0], {"third": third})
+    assert writer.finish() == [f"2 DICOM objects in {tmp_path / 'dicom'}, 1 cannot be referred to"]
 
 
 def test_coco_of_files_is_read_by_its_own_tools(image, tmp_path):
     from pycocotools.coco import COCO
 
-    export.write_found(
-        BOXES, {"one": image}, tmp_path, formats=["coco"], algorithm=ALGORITHM, classes=VINBIGDATA
-    )
-    found = COCO(tmp_path / "coco_images.json").loadRes(str(tmp_path / "coco_results.json"))
-    (shown,) = found.loadImgs(found.getImgIds())
+    found({"one": image}, tmp_path, "coco").finish()
+    results = COCO(tmp_path / "coco_images.json").loadRes(str(tmp_path / "coco_results.json"))
+    (shown,) = results.loadImgs(results.getImgIds())
     header = pydicom.dcmread(image)
     assert (shown["file_name"], shown["height"], shown["width"]) == ("one.dcm", header.Rows, header.Columns)
-    assert [a["bbox"] for a in found.loadAnns(found.getAnnIds(catIds=[3]))] == [[10.5, 20.25, 189.5, 139.75]]
+    assert [a["bbox"] for a in results.loadAnns(results.getAnnIds(catIds=[3]))] == [
+        [10.5, 20.25, 189.5, 139.75]
+    ]
 
 
 def test_codes():

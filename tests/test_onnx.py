@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 
 import cv2
 import numpy as np
@@ -17,7 +18,8 @@ from cxr.detector.network.base import batch_norms
 from cxr.detector.network.registry import architecture, build_network
 from cxr.detector.network.spec import DetectorSpec
 from cxr.detector.prediction.detector import Detector
-from cxr.detector.prediction.onnx_file import resize_weights, write_onnx
+from cxr.detector.prediction.onnx_file import OPSET, write_onnx
+from cxr.detector.prediction.onnx_resize import resize
 from cxr.detector.prediction.predict import predict_store
 from cxr.errors import CheckpointError, ParameterError
 from cxr.files import check_sha256
@@ -84,7 +86,7 @@ def compare(made: Detector, running, pixels: np.ndarray) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        # Network size, padded both ways; larger by factors without a tie in rounding, odd sides included.
+        # Network size, padded both ways; larger, odd sides included.
         ("light", [(SIZE, SIZE), (SIZE, 97), (120, SIZE), (480, 480), (1441, 1119), (560, 801)]),
         ("light_retinanet", [(SIZE, SIZE), (560, 801)]),
         ("light_fcos", [(SIZE, SIZE), (560, 801)]),
@@ -120,17 +122,54 @@ def test_finds_nothing_without_complaint(tmp_path):
     assert boxes.shape == (0, 4) and scores.shape == class_ids.shape == (0,)
 
 
-@pytest.mark.parametrize("size", [(333, 250), (1024, 1021), (160, 160), (150, 40), (2, 160), (1, 1)])
-def test_resizes_as_opencv(size):
-    pixels = np.random.default_rng(1).integers(0, 256, size).astype(np.uint8)
-    want = network_image(pixels, SIZE)
-    shape, target = torch.tensor(size), torch.tensor(want.shape)
-    rows, columns = (resize_weights(shape[k : k + 1], target[k : k + 1]) for k in (0, 1))
-    torch.testing.assert_close(rows.sum(dim=1), torch.ones(len(rows)))
-    got = (rows @ (torch.from_numpy(pixels).float() @ columns.T)).round().numpy()
-    assert np.abs(got - want).max() <= 1
-    if max(size) >= SIZE:
-        assert (got != want).mean() < 1e-3
+class _Resize(torch.nn.Module):
+    def forward(self, image: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        return resize(image, size)
+
+
+@pytest.fixture(scope="module")
+def resizing(tmp_path_factory):
+    pytest.importorskip("onnx")
+    path = tmp_path_factory.mktemp("resize") / "resize.onnx"
+    example = torch.zeros(96, 128, dtype=torch.uint8), torch.tensor([48, 64])
+    axes = {"image": {0: "rows", 1: "columns"}, "grey": {0: "high", 1: "wide"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Resize(), example, str(path), dynamo=False, opset_version=OPSET, dynamic_axes=axes,
+            input_names=["image", "size"], output_names=["grey"],
+        )  # fmt: skip
+    return session(path)
+
+
+def odd_sizes(number: int) -> list[tuple[int, int]]:
+    """Sizes of images: any, whole multiples of the network's, halves and quarters (ties), slivers."""
+    rng = np.random.default_rng(0)
+    sizes = [(150, 40), (2, 160), (1, 1), (160, 160), (161, 160), (1024, 1021), (1, 900), (3000, 7)]
+    sizes += [(k * SIZE, k * side) for k in (2, 3, 4, 7) for side in (SIZE, 97)]
+    sizes += [(SIZE * k // 4, SIZE * j // 8) for k, j in ((5, 9), (6, 10), (10, 20), (9, 17))]
+    return sizes + [tuple(int(side) for side in rng.integers(1, 1200, 2)) for _ in range(number)]
+
+
+def test_resizes_as_opencv_to_the_last_grey_level(resizing):
+    rng = np.random.default_rng(1)
+    for size in odd_sizes(60):
+        pixels = rng.integers(0, 256, size).astype(np.uint8)
+        want = network_image(pixels, SIZE)
+        (got,) = resizing.run(None, {"image": pixels, "size": np.array(want.shape)})
+        assert np.array_equal(got, want), size
+        assert np.array_equal(resize(torch.from_numpy(pixels), torch.tensor(want.shape)).numpy(), want), size
+
+
+@pytest.mark.slow
+def test_answers_as_pytorch_for_many_odd_sizes(tmp_path):
+    pytest.importorskip("onnx")
+    made = detector("light")
+    write_onnx(made, tmp_path / "net.onnx")
+    running = session(tmp_path / "net.onnx")
+    results = {size: compare(made, running, picture(size)) for size in odd_sizes(8) if min(size) > 20}
+    assert sum(count for count, _ in results.values()) > 50
+    assert not {size: unmatched for size, (_, unmatched) in results.items() if unmatched}
 
 
 def test_refuses_weights_that_are_not_numbers(tmp_path):

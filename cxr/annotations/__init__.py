@@ -19,10 +19,12 @@ from cxr.annotations.tables import (
     reader_counts,
     reader_groups,
 )
-from cxr.annotations.truth import read_test_truth
+from cxr.annotations.truth import TABLES, Drawn, read_drawn, read_part, read_test_truth
 
 __all__ = [
     "CLASSES_CSV",
+    "TABLES",
+    "Drawn",
     "box_geometry",
     "class_counts",
     "drop_problems",
@@ -33,6 +35,8 @@ __all__ = [
     "problems",
     "read_annotations",
     "read_classes",
+    "read_drawn",
+    "read_part",
     "read_table",
     "read_test_truth",
     "reader_agreement",

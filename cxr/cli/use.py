@@ -71,20 +71,20 @@ def predict_files(
     image_files(files)  # a wrong path is refused before detectors are loaded
     detectors = detector.load_detectors([checkpoint, *(also or [])], known, device=device)
     show, classes = progress_printer("images"), detectors[0].spec.classes
-    with predictions.PredictionWriter(out, classes=classes, pictures=pictures) as writer:
-        for part in predict_in_parts(detectors, files, looks=how, batch_size=batch_size):
-            writer.add(part.detections, part.failures, part.files)
-            show(part.done, part.total)
-    say(f"{writer.boxes} boxes on {len(writer.files)} images, {writer.failed} files failed; {out}")
-    if not writer.files:
-        raise DataError(f"none of the {writer.failed} files could be read")
     algorithm = export.Algorithm(
         tuple(one.sha256 for one in detectors),
         tuple(f"{name}={value}" for name, value in flat(how).items()),
     )
-    for line in export.write_found(
-        writer.detections, writer.files, out, formats=formats, algorithm=algorithm, classes=classes
-    ):
+    others = export.FoundWriter(out, formats=formats, algorithm=algorithm, classes=classes)
+    with predictions.PredictionWriter(out, classes=classes, pictures=pictures) as writer:
+        for part in predict_in_parts(detectors, files, looks=how, batch_size=batch_size):
+            writer.add(part.detections, part.failures, part.files)
+            others.add(part.detections, part.files)
+            show(part.done, part.total)
+    say(f"{writer.boxes} boxes on {len(writer.files)} images, {writer.failed} files failed; {out}")
+    if not writer.files:
+        raise DataError(f"none of the {writer.failed} files could be read")
+    for line in others.finish():
         say(line)
 
 
@@ -105,9 +105,9 @@ def score_submission(
     from cxr import annotations, metrics, submission
 
     classes = annotations.read_classes(classes_from or truth_file.parent)
-    truth = annotations.read_annotations(truth_file, classes=classes)
-    if truth.groupby(schema.IMAGE_ID)[schema.RAD_ID].nunique().max() > 1:
-        truth = annotations.fuse_readers(truth, classes=classes)
+    drawn = annotations.read_drawn(truth_file, classes=classes)
+    truth = drawn.truth
+    if drawn.fused:
         print(f"cxr: {truth_file}: several readers an image, fused by weighted boxes fusion", file=sys.stderr)
     detections = submission.parse(submission_file, classes=classes)
     _compare_images(set(detections[schema.IMAGE_ID]), set(truth[schema.IMAGE_ID]), submission_file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cxr.export.dicom_objects import Algorithm
 from cxr.export.formats import ALL_FORMATS, export_as
-from cxr.export.found import FOUND_FORMATS, check_formats, write_found
+from cxr.export.found import FOUND_FORMATS, FoundWriter, check_formats
 from cxr.export.run import FORMATS, export_run
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "FORMATS",
     "FOUND_FORMATS",
     "Algorithm",
+    "FoundWriter",
     "check_formats",
     "export_as",
     "export_run",
-    "write_found",
 ]

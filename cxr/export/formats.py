@@ -11,7 +11,7 @@ from cxr.errors import DataError, ParameterError
 from cxr.export import run
 from cxr.export.card import CardDetector, write_card
 from cxr.export.dicom_objects import KINDS, Algorithm, check_library
-from cxr.export.found import write_all_objects
+from cxr.export.found import ObjectWriter
 from cxr.export.parts import read_detections
 from cxr.files import sha256
 from cxr.rundir import data_dir_of
@@ -100,11 +100,6 @@ def _objects(run_dir: Path, data_dir: Path, out: Path, kind: str, score_threshol
     algorithm = Algorithm(
         tuple(sha256(path) for path in checkpoints), (f"score_threshold={score_threshold:g}",)
     )
-    return write_all_objects(
-        detections[detections[schema.SCORE] >= score_threshold],
-        files,
-        out,
-        kinds=[kind],
-        algorithm=algorithm,
-        classes=ann.read_classes(data_dir),
-    )
+    writer = ObjectWriter(out, kinds=[kind], algorithm=algorithm, classes=ann.read_classes(data_dir))
+    writer.add(detections[detections[schema.SCORE] >= score_threshold], files)
+    return writer.summary()

@@ -36,98 +36,127 @@ def check_formats(formats: Sequence[str]) -> None:
         check_library()
 
 
-def write_found(
-    detections: pd.DataFrame,
-    files: Mapping[str, Path],
-    out: Path,
-    *,
-    formats: Sequence[str],
-    algorithm: Algorithm,
-    classes: ClassTable,
-) -> list[str]:
-    """Write detections for other tools.
+class FoundWriter:
+    """Writes what was found for other tools, as it comes.
 
-    - `coco`: `coco_images.json`, which numbers the files, and `coco_results.json`.
-    - `dicom-sr` and `gsps`: `dicom/IMAGE_ID.sr.dcm` and `dicom/IMAGE_ID.gsps.dcm` for each DICOM file.
-
-    Args:
-        detections: `schema.DETECTION_COLUMNS` in pixels of the files.
-        files: Path of every file that was read, by image id; one without a box counts too.
-        out: Folder to write to.
-        formats: Some of `FOUND_FORMATS`.
-        algorithm: Who found it.
-        classes: The detectors' classes.
-
-    Returns:
-        What was written and what not, line by line.
-
-    Raises:
-        ParameterError: An unknown format, or one whose package is missing.
-        DataError: There was no DICOM file to write objects for.
-        DiskError: The disk is full or broken.
+    - `dicom-sr`, `gsps`: `dicom/IMAGE_ID.sr.dcm` and `dicom/IMAGE_ID.gsps.dcm` for each DICOM file, at once.
+    - `coco`: `coco_images.json`, which numbers the files, and `coco_results.json`, at the end.
     """
-    check_formats(formats)
-    lines = []
-    if "coco" in formats:
-        sizes = {image_id: original_size(path) for image_id, path in files.items()}
-        names = {image_id: path.name for image_id, path in files.items()}
-        write_json(out / COCO_IMAGES, coco.images_document(names, sizes, classes))
-        count = coco.write_results(out / COCO_RESULTS, detections, list(files), classes)
-        lines.append(f"{count} COCO results of {len(files)} images")
-    kinds = [kind for kind in KINDS if kind in formats]
-    if kinds:
-        lines.append(
-            write_all_objects(
-                detections, files, out / OBJECTS_DIR, kinds=kinds, algorithm=algorithm, classes=classes
-            )
+
+    def __init__(
+        self, out: Path, *, formats: Sequence[str], algorithm: Algorithm, classes: ClassTable
+    ) -> None:
+        """Prepare.
+
+        Args:
+            out: Folder to write to.
+            formats: Some of `FOUND_FORMATS`.
+            algorithm: Who found it.
+            classes: The detectors' classes.
+
+        Raises:
+            ParameterError: An unknown format, or one whose package is missing.
+        """
+        check_formats(formats)
+        kinds = [kind for kind in KINDS if kind in formats]
+        self.out, self.classes, self.coco = out, classes, "coco" in formats
+        self.objects = (
+            ObjectWriter(out / OBJECTS_DIR, kinds=kinds, algorithm=algorithm, classes=classes)
+            if kinds
+            else None
         )
-    return lines
+        self._found: list[pd.DataFrame] = []
+        self._files: dict[str, Path] = {}
+
+    def add(self, detections: pd.DataFrame, files: Mapping[str, Path]) -> None:
+        """Take what was found on some files.
+
+        Args:
+            detections: `schema.DETECTION_COLUMNS` in pixels of the files.
+            files: Path of each file that was read, by image id; one without a box counts too.
+
+        Raises:
+            DiskError: The disk is full or broken.
+        """
+        if self.objects is not None:
+            self.objects.add(detections, files)
+        if self.coco:
+            self._found.append(detections)
+            self._files |= files
+
+    def finish(self) -> list[str]:
+        """Write what needs to know all.
+
+        Returns:
+            What was written and what not, line by line.
+
+        Raises:
+            DataError: There was no DICOM file to write objects for.
+            DiskError: The disk is full or broken.
+        """
+        lines = []
+        if self.coco:
+            sizes = {image_id: original_size(path) for image_id, path in self._files.items()}
+            names = {image_id: path.name for image_id, path in self._files.items()}
+            write_json(self.out / COCO_IMAGES, coco.images_document(names, sizes, self.classes))
+            found = pd.concat(self._found, ignore_index=True)
+            count = coco.write_results(self.out / COCO_RESULTS, found, list(self._files), self.classes)
+            lines.append(f"{count} COCO results of {len(self._files)} images")
+        if self.objects is not None:
+            lines.append(self.objects.summary())
+        return lines
 
 
-def write_all_objects(
-    detections: pd.DataFrame,
-    files: Mapping[str, Path],
-    out: Path,
-    *,
-    kinds: Sequence[str],
-    algorithm: Algorithm,
-    classes: ClassTable,
-) -> str:
-    """Write DICOM objects for all images that are DICOM; arguments as for `write_found`.
+class ObjectWriter:
+    """Writes the DICOM objects of each image that is DICOM; one that no object can refer to is left out."""
 
-    An image that no object can refer to is left out, which the log says with the reason.
+    def __init__(self, out: Path, *, kinds: Sequence[str], algorithm: Algorithm, classes: ClassTable) -> None:
+        """Prepare; arguments as for `write_objects`."""
+        self.out, self.kinds, self.algorithm, self.classes = out, kinds, algorithm, classes
+        self.written = self.other = self.refused = 0
 
-    Returns:
-        How many were written, in words.
+    def add(self, detections: pd.DataFrame, files: Mapping[str, Path]) -> None:
+        """Write the objects of some images; the log says which images are left out and why.
 
-    Raises:
-        DataError: None could be written.
-    """
-    found = detections[detections[schema.CLASS_ID] != classes.normal_id]
-    found = found.sort_values(schema.SCORE, ascending=False, kind="stable")
-    by_image = dict(tuple(found.groupby(schema.IMAGE_ID)))
-    written, other, refused = 0, 0, 0
-    for image_id, path in files.items():
-        try:
-            if not is_dicom(path):
-                other += 1
-                continue
+        Args:
+            detections: `schema.DETECTION_COLUMNS` in pixels of the files.
+            files: Path of each image, by image id; one without a box counts too.
+
+        Raises:
+            DiskError: The disk is full or broken.
+        """
+        found = detections[detections[schema.CLASS_ID] != self.classes.normal_id]
+        found = found.sort_values(schema.SCORE, ascending=False, kind="stable")
+        by_image = dict(tuple(found.groupby(schema.IMAGE_ID)))
+        for image_id, path in files.items():
             boxes = by_image.get(image_id, found.iloc[:0])
-            made = write_objects(
-                path, boxes, out, image_id, kinds=kinds, algorithm=algorithm, classes=classes
+            try:
+                if not is_dicom(path):
+                    self.other += 1
+                    continue
+                made = write_objects(
+                    path, boxes, self.out, image_id,
+                    kinds=self.kinds, algorithm=self.algorithm, classes=self.classes,
+                )  # fmt: skip
+                self.written += len(made)
+            except DataError as error:
+                self.refused += 1
+                log.warning("no DICOM object: %s", error)
+
+    def summary(self) -> str:
+        """How many were written, in words.
+
+        Raises:
+            DataError: None could be written.
+        """
+        if not self.written:
+            raise DataError(
+                f"no DICOM object written: of {self.other + self.refused} images {self.other} are no DICOM "
+                f"files and {self.refused} cannot be referred to"
             )
-            written += len(made)
-        except DataError as error:
-            refused += 1
-            log.warning("no DICOM object: %s", error)
-    if not written:
-        raise DataError(
-            f"no DICOM object written: of {len(files)} images {other} are no DICOM files "
-            f"and {refused} cannot be referred to"
-        )
-    left = f", {other} images are no DICOM files" if other else ""
-    left += f", {refused} cannot be referred to" if refused else ""
-    return f"{written} DICOM objects in {out}{left}"
+        left = f", {self.other} images are no DICOM files" if self.other else ""
+        left += f", {self.refused} cannot be referred to" if self.refused else ""
+        return f"{self.written} DICOM objects in {self.out}{left}"
 
 
 def is_dicom(path: Path) -> bool:

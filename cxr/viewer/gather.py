@@ -15,7 +15,7 @@ from cxr.errors import DataError
 from cxr.plots.images import ImageSource
 from cxr.preprocess import find_images, image_id_of
 from cxr.rundir import PARAMETERS, data_dir_of, read_json, read_table
-from cxr.schema import CLASS_ID, DETECTION_COLUMNS, IMAGE_ID, RAD_ID, ClassTable
+from cxr.schema import CLASS_ID, DETECTION_COLUMNS, IMAGE_ID, ClassTable
 from cxr.store import ImageStore
 from cxr.survey import read_sizes
 from cxr.viewer.pictures import FileSource
@@ -92,12 +92,12 @@ class _Parts:
     truth: list[pd.DataFrame] = field(default_factory=list)
     detections: list[pd.DataFrame] = field(default_factory=list)
 
-    def add_annotations(self, path: Path, classes: ClassTable) -> None:
-        """Take the readers' boxes of a table, and as truth what they fuse to."""
-        rows = ann.read_annotations(path, classes=classes)
-        several = rows.groupby(IMAGE_ID)[RAD_ID].nunique().max() > 1
-        self.readers.append(rows)
-        self.truth.append(ann.fuse_readers(rows, classes=classes) if several else rows)
+    def add_drawn(self, data_dir: Path, part: str, classes: ClassTable) -> None:
+        """Take the readers' boxes of a part of a data folder where it has any, and the truth they fuse to."""
+        drawn = ann.read_part(data_dir, part, classes=classes)
+        if drawn is not None:
+            self.readers.append(drawn.readers)
+            self.truth.append(drawn.truth)
 
     def tables(self) -> dict[str, Any]:
         named = {"readers": self.readers, "truth": self.truth, "detections": self.detections}
@@ -122,8 +122,8 @@ def _run(root: Path, data_dir: Path | None) -> Material:
         found = submission.parse(root / schema.SUBMISSION_CSV, classes=classes)
         parts.ids["test"] = found[IMAGE_ID].unique().tolist()
         parts.detections.append(found)
-        if known and (known / "test_truth.csv").is_file():
-            parts.add_annotations(known / "test_truth.csv", classes)
+        if known:
+            parts.add_drawn(known, "test", classes)
     if (root / schema.IMAGES_DIR).is_dir():
         source = ImageStore(root / schema.IMAGES_DIR)
         if not parts.ids:
@@ -184,13 +184,12 @@ def _table(path: Path, data_dir: Path | None) -> Material:
         found = submission.parse(path, classes=classes)
     parts = _Parts(detections=[found])
     wanted = set(found[IMAGE_ID])
-    for name, table in (("test", "test_truth.csv"), ("train", "train.csv")):
+    for name in ann.TABLES:
         folder = data_dir / name
         images = {image_id_of(file) for file in find_images(folder)} if folder.is_dir() else set()
         if ids := sorted(wanted & images):
             parts.ids[name] = ids
-            if (data_dir / table).is_file():
-                parts.add_annotations(data_dir / table, classes)
+            parts.add_drawn(data_dir, name, classes)
     if not parts.ids:
         raise DataError(
             f"{path}: none of its {len(wanted)} images is in {data_dir}/test or train, {min(wanted)} first"

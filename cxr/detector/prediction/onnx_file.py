@@ -22,6 +22,7 @@ from cxr.detector.data.batches import PAD_MULTIPLE
 from cxr.detector.network.base import Answers, DetectionNetwork
 from cxr.detector.network.grey import GREY_MEAN, GREY_STD
 from cxr.detector.prediction.detector import Detector
+from cxr.detector.prediction.onnx_resize import resize
 from cxr.errors import CheckpointError, ParameterError
 from cxr.files import sha256, write_bytes
 
@@ -123,8 +124,7 @@ class _WholeImage(nn.Module):
         wanted = torch.full((1,), float(self.image_size), dtype=torch.float64)
         scale = wanted / shape.max().reshape(1).to(torch.float64)
         size = (shape.to(torch.float64) * scale).round().clamp(min=1).to(torch.int64)
-        grey = image.to(torch.float32) @ resize_weights(shape[1:2], size[1:2]).T
-        grey = (resize_weights(shape[0:1], size[0:1]) @ grey).round()
+        grey = resize(image, size)
         padding = (-size) % PAD_MULTIPLE
         batch = nn.functional.pad(
             ((grey / 255 - GREY_MEAN) / GREY_STD)[None, None],
@@ -135,29 +135,3 @@ class _WholeImage(nn.Module):
         columns_rows = shape.flip(0).repeat(2).to(torch.float32)
         boxes = found["boxes"] * (columns_rows / size.flip(0).repeat(2).to(torch.float32))
         return boxes.clamp(min=0).minimum(columns_rows), found["scores"], found["labels"] - 1
-
-
-def resize_weights(source: Tensor, target: Tensor) -> Tensor:
-    """One axis of OpenCV's resize as a matrix: area averages when it shrinks, linear when it grows.
-
-    The overlaps are counted in whole numbers, so that every weight is correctly rounded: the result is
-    OpenCV's but where its rounding falls on a tie (and, when it grows, where its fixed-point arithmetic
-    is off), by one grey level.
-
-    Args:
-        source: int64 (1,), pixels along the axis.
-        target: int64 (1,), pixels wanted.
-
-    Returns:
-        float32 (target, source); each row sums to 1.
-    """
-    # The exporter follows these lengths as tensors, which the types of torch do not foresee.
-    place = torch.arange(target[0]).unsqueeze(1)  # type: ignore[call-overload]
-    pixel = torch.arange(source[0]).unsqueeze(0)  # type: ignore[call-overload]
-    right = torch.minimum((place + 1) * source, (pixel + 1) * target)
-    area = (right - torch.maximum(place * source, pixel * target)).clamp(min=0)
-    centre = torch.minimum(((2 * place + 1) * source - target).clamp(min=0), 2 * target * (source - 1))
-    linear = (2 * target - (centre - 2 * target * pixel).abs()).clamp(min=0)
-    shrinks = source > target
-    unit = torch.where(shrinks, source, 2 * target)
-    return torch.where(shrinks, area, linear).to(torch.float32) / unit.to(torch.float32)

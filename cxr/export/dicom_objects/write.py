@@ -77,7 +77,7 @@ def write_objects(
         with _quiet():
             try:
                 made = makers[kind](source, boxes, algorithm, classes=classes)
-            except (ValueError, TypeError, AttributeError, KeyError) as error:
+            except Exception as error:  # a broken header breaks the library anywhere; one image, not all
                 raise DataError(f"{image}: no {kind} can refer to it ({type(error).__name__})") from error
             # The library adds who made the image: hospital, station, operator. No object needs to say it.
             made.pop("ContributingEquipmentSequence", None)
