@@ -105,7 +105,9 @@ def test_the_grey_stem_answers_as_the_colour_stem_on_three_equal_channels():
     colour = torch.nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False).double()
     weight, bias = grey.fold_grey_stem(colour.weight)
     image = torch.rand(1, 1, 40, 40, dtype=torch.float64)
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (grey.RGB_MEAN, grey.RGB_STD))
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (grey.IMAGENET.mean, grey.IMAGENET.std)
+    )
     expected = colour((image - mean) / std)
     got = torch.nn.functional.conv2d((image - grey.GREY_MEAN) / grey.GREY_STD, weight, bias, 2, 3)
     torch.testing.assert_close(got[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2])

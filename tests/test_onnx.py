@@ -90,7 +90,10 @@ def compare(made: Detector, running, pixels: np.ndarray) -> tuple[int, int]:
         ("light", [(SIZE, SIZE), (SIZE, 97), (120, SIZE), (480, 480), (1441, 1119), (560, 801)]),
         ("light_retinanet", [(SIZE, SIZE), (560, 801)]),
         ("light_fcos", [(SIZE, SIZE), (560, 801)]),
+        ("timm/test_resnet", [(120, SIZE), (560, 801)]),
         pytest.param("mobilenet_v3_large_fpn", [(SIZE, SIZE), (120, SIZE)], marks=pytest.mark.slow),
+        # Its convolutions pad by the size of what they get, as TensorFlow's do.
+        pytest.param("timm/tf_efficientnet_lite0", [(120, SIZE), (560, 801)], marks=pytest.mark.slow),
         pytest.param("resnet18_fpn", [(120, SIZE), (560, 801)], marks=pytest.mark.slow),
     ],
 )

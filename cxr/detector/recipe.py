@@ -22,9 +22,11 @@ LABEL_MODES = ("fused", "every_reader", "agreement")
 class Network:
     """Which network, what it starts from, and the size of its images."""
 
-    architecture_name: str = parameter("light", "a network of the registry, such as resnet50_fpn_v2")
+    architecture_name: str = parameter(
+        "light", "a network of the registry, such as resnet50_fpn_v2, or timm/NAME"
+    )
     weights: str = parameter(
-        "", 'start: "" random, "torchvision" its COCO weights, or a file; {fold} is the fold'
+        "", 'start: "" random, "torchvision" or "timm" theirs, or a file; {fold} is the fold'
     )
     weights_sha256: str = parameter("", 'expected hash of that file, "" to not check')
     detector_image_size: int = parameter(
@@ -186,7 +188,7 @@ class Machine:
     precision: str = parameter(
         "auto", "auto is 16 bits on CUDA and float32 elsewhere; or as Lightning names it"
     )
-    channels_last: bool = parameter(False, "memory layout, pays on CUDA")
+    channels_last: bool = parameter(False, "memory layout, pays on CUDA and for timm's small networks")
     compile_backbone: bool = parameter(False, "torch.compile, pays on CUDA in long trainings", machine=True)
     tensorboard: bool = parameter(False, "also log for TensorBoard, needs that package", machine=True)
 

@@ -44,7 +44,8 @@ def read_detector(path: Path) -> tuple[DetectionNetwork, DetectorSpec, str]:
         net = build_network(spec)
     except ParameterError as error:
         raise CheckpointError(
-            f"{path}: made by another version of this project ({error}); train again, or use that version"
+            f"{path}: its network cannot be built here ({error}). Install what is missing, use the version "
+            "of this project that trained it, or train again"
         ) from error
     check_finite(state, path)
     try:

@@ -1,4 +1,4 @@
-"""Pretrained weights into a network: from a file, from torchvision, or none."""
+"""Pretrained weights into a network: from a file, from torchvision or timm, or none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from torchvision.models import get_weight
 from cxr import files
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.grey import fold_grey_stem
-from cxr.detector.network.registry import architecture
+from cxr.detector.network.registry import Architecture, architecture
+from cxr.detector.network.timm_backbone import pretrained
 from cxr.errors import CheckpointError
 
 log = logging.getLogger("cxr")
+
+PUBLISHERS = ("torchvision", "timm")
+"""What `weights` may name in place of a file."""
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "teacher", "student")
 _BACKBONE_HOMES = ("", "backbone.", "backbone.body.")
@@ -67,15 +71,15 @@ def load_weights(
 
     Args:
         net: Network to change in place.
-        weights: "" for a random start, "torchvision" for the published COCO detector (needs
-            a network connection or torchvision's cache), else the path of a file
-            (`.pt`, `.pth`, `.ckpt` or `.safetensors`).
+        weights: "" for a random start, "torchvision" for its COCO detector or "timm" for its
+            backbone (both need a network connection or what an earlier one left in the cache),
+            else the path of a file (`.pt`, `.pth`, `.ckpt` or `.safetensors`).
         architecture_name: The network's name in the registry.
         sha256: Expected hash of the file, hexadecimal; "" to not check.
 
     Raises:
         CheckpointError: No such file, a wrong hash, an unsafe or foreign file, nothing in
-            it that fits, or no connection for "torchvision".
+            it that fits, or no connection for "torchvision" or "timm".
     """
     if not weights:
         if architecture(architecture_name).stem:
@@ -83,18 +87,14 @@ def load_weights(
         return WeightsReport(
             "none, the network starts from random weights", (), tuple(net.state_dict()), (), ""
         )
-    if weights == "torchvision":
-        source, digest, state = (
-            f"torchvision's {architecture(architecture_name).coco}",
-            "",
-            _published(architecture_name),
-        )
+    if weights in PUBLISHERS:
+        digest = ""
+        source, state = _published(architecture_name, weights)
     else:
         path = Path(weights)
         digest = check_hash(path, sha256)
         source, state = str(path), read_state(path)
-    report = _fit(net, state, source=source, sha256=digest, stem=architecture(architecture_name).stem)
-    return report
+    return _fit(net, state, source=source, sha256=digest, entry=architecture(architecture_name))
 
 
 def check_hash(path: Path, expected: str = "") -> str:
@@ -184,27 +184,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _published(architecture_name: str) -> Mapping[str, Tensor]:
-    name = architecture(architecture_name).coco
+def _published(architecture_name: str, publisher: str) -> tuple[str, Mapping[str, Tensor]]:
+    """Where a publisher's weights come from, in words, and the weights."""
+    entry = architecture(architecture_name)
+    name = {"torchvision": entry.coco, "timm": entry.timm}[publisher]
     if not name:
-        raise CheckpointError(
-            f"torchvision publishes no detector weights for {architecture_name!r}; give a file or ''"
-        )
+        what = "detector weights" if publisher == "torchvision" else "weights"
+        raise CheckpointError(f"{publisher} publishes no {what} for {architecture_name!r}; give a file or ''")
     try:
-        return get_weight(f"{name}.DEFAULT").get_state_dict(progress=False, check_hash=True)
-    except Exception as error:  # URLError, HTTPError, OSError, RuntimeError for a bad hash
+        if publisher == "timm":
+            return f"timm's {name}", pretrained(name)
+        state = get_weight(f"{name}.DEFAULT").get_state_dict(progress=False, check_hash=True)
+        return f"torchvision's {name}", state
+    except Exception as error:  # URLError, HTTPError, OSError, RuntimeError for a bad hash or for no weights
         raise CheckpointError(
-            f"weights='torchvision' could not be fetched ({error}); "
-            f"download {name}.DEFAULT elsewhere and give its path"
+            f"weights={publisher!r} could not be fetched ({str(error).splitlines()[0]}); "
+            f"download those of {name} elsewhere and give the file's path"
         ) from error
 
 
 def _fit(
-    net: DetectionNetwork, state: Mapping[str, Tensor], *, source: str, sha256: str, stem: str
+    net: DetectionNetwork, state: Mapping[str, Tensor], *, source: str, sha256: str, entry: Architecture
 ) -> WeightsReport:
-    own = net.state_dict()
+    own, stem = net.state_dict(), entry.stem
     readings = [
-        _reading(own, state, strip, home, stem) for strip in _prefixes(state) for home in _BACKBONE_HOMES
+        _reading(own, state, strip, home, entry) for strip in _prefixes(state) for home in _BACKBONE_HOMES
     ]
     matched, unused = max(readings, key=lambda reading: len(reading[0]))
     if f"{stem}.weight" in matched and f"{stem}.bias" not in matched:
@@ -248,20 +252,23 @@ def _prefixes(state: Mapping[str, Tensor]) -> set[str]:
 
 
 def _reading(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor], strip: str, home: str, stem: str
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], strip: str, home: str, entry: Architecture
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The file's tensors under one reading of its names: those that fit, and the rest's names."""
     matched: dict[str, Tensor] = {}
     unused: list[str] = []
+    stem = entry.stem
     for name, value in state.items():
         place = home + name.removeprefix(strip) if name.startswith(strip) else ""
         if stem and place == f"{stem}.weight" and value.dim() == 4 and value.shape[1] == 3:
-            weight, bias = fold_grey_stem(value)
+            weight, bias = fold_grey_stem(value, entry.colour)
             if weight.shape == own[place].shape:
-                matched[place], matched[f"{stem}.bias"] = weight, bias
+                before = state.get(name.removesuffix("weight") + "bias")
+                matched[place] = weight
+                matched[f"{stem}.bias"] = bias if before is None else bias + before
                 continue
         if place in own and own[place].shape == value.shape:
-            matched[place] = value
+            matched.setdefault(place, value)  # the stem's folded bias may be there already
         else:
             unused.append(name)
     return matched, unused

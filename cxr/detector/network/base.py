@@ -6,6 +6,7 @@ training, checkpoints and prediction know no more of a network than this class s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -121,6 +122,17 @@ def freeze_batch_norm(net: nn.Module) -> None:
         module.eval()
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
+
+
+def freeze_early(net: DetectionNetwork) -> None:
+    """Make the first layers of a backbone stay what they are, where it says which (`early_parameters`).
+
+    They take a large part of a step, and given weights see edges and spots there as well as they ever will.
+    Call it as `freeze_batch_norm`, before training starts.
+    """
+    early: Callable[[], list[nn.Parameter]] | None = getattr(net.backbone, "early_parameters", None)
+    for parameter in early() if early is not None else []:
+        parameter.requires_grad_(False)
 
 
 def trainable(net: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The networks by name. A new one is a line in `ARCHITECTURES`."""
+"""The networks by name. A new one is a line in `ARCHITECTURES`; those of timm need none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import nn
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.dense import RESNET_STRIDES, fcos, resnet50_pyramid, retinanet
 from cxr.detector.network.faster_rcnn import faster_rcnn, mobilenet_parts, resnet50_v2_parts, resnet_parts
-from cxr.detector.network.grey import grey_stem
+from cxr.detector.network.grey import IMAGENET, ColourScale, grey_stem
 from cxr.detector.network.light import LightBackbone, light_parts
 from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.timm_backbone import PREFIX as TIMM
+from cxr.detector.network.timm_backbone import describe, faster_rcnn_parts
 from cxr.errors import ParameterError
 
 
@@ -25,16 +27,20 @@ class Architecture:
         strides: Pixels between two places on each level of the pyramid, fine to coarse.
         sizes_per_level: Anchor sizes on each level when fitted; 0 for a family without anchors.
         stem: Path of the first convolution where it is made for three colours; empty for none.
+        colour: How its published weights were trained to see colours.
         learning_rate: For AdamW at batch size 4; other sizes follow from it.
         coco: Name of torchvision's published weights for the whole detector; empty for none.
+        timm: Name in timm, which publishes weights for the backbone; empty for none.
     """
 
     build: Callable[[DetectorSpec], DetectionNetwork]
     strides: tuple[int, ...]
     sizes_per_level: int = 1
     stem: str = ""
+    colour: ColourScale = IMAGENET
     learning_rate: float = 1e-4
     coco: str = ""
+    timm: str = ""
 
 
 _PYRAMID = (4, 8, 16, 32, 64)
@@ -89,17 +95,31 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def architecture(name: str) -> Architecture:
-    """An entry of the registry by name.
+    """An entry of the registry by name; `timm/` before a name of timm takes its network.
 
     Raises:
         ParameterError: No such architecture; the message lists those there are.
     """
+    if name.startswith(TIMM):
+        return _of_timm(name.removeprefix(TIMM))
     try:
         return ARCHITECTURES[name]
     except KeyError:
         raise ParameterError(
-            f"architecture_name: expected one of {', '.join(ARCHITECTURES)}, got {name!r}"
+            f"architecture_name: expected one of {', '.join(ARCHITECTURES)}, {TIMM}..., got {name!r}"
         ) from None
+
+
+def _of_timm(name: str) -> Architecture:
+    facts = describe(name)
+    return Architecture(
+        faster_rcnn(faster_rcnn_parts(facts)),
+        facts.strides,
+        stem=facts.stem,
+        colour=facts.colour,
+        learning_rate=5e-4 if facts.small else 1e-4,
+        timm=name,
+    )
 
 
 def build_network(spec: DetectorSpec) -> DetectionNetwork:
@@ -119,5 +139,5 @@ def build_network(spec: DetectorSpec) -> DetectionNetwork:
         owner, _, name = entry.stem.rpartition(".")
         colour = net.get_submodule(entry.stem)
         assert isinstance(colour, nn.Conv2d)
-        setattr(net.get_submodule(owner), name, grey_stem(colour))
+        setattr(net.get_submodule(owner), name, grey_stem(colour, entry.colour))
     return net

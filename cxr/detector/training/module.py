@@ -14,7 +14,7 @@ from torch import Tensor
 from cxr import metrics, schema
 from cxr.detector.data.answers import Rows, answer_rows, detection_table
 from cxr.detector.data.augment import augment_batch, draw_factor, mirror_of
-from cxr.detector.network.base import Answers, DetectionNetwork, batch_norms, freeze_batch_norm
+from cxr.detector.network.base import Answers, DetectionNetwork, batch_norms, freeze_batch_norm, freeze_early
 from cxr.detector.network.ema import WeightAverage
 from cxr.detector.network.registry import build_network
 from cxr.detector.network.spec import DetectorSpec
@@ -82,6 +82,8 @@ class DetectorModule(pl.LightningModule):
         """Make ready to train the network as it is now; call after loading weights, before fitting."""
         if self.plan.freeze_batch_norm:
             freeze_batch_norm(self.net)
+            if self.recipe.network.weights:
+                freeze_early(self.net)
         if self.recipe.machine.channels_last:
             self.net.to(memory_format=torch.channels_last)
         decay = self.recipe.optimisation.ema_decay
