@@ -38,6 +38,7 @@ OLD_NAMES = {
     "shown_features": "was removed: 12 features are drawn",
     "max_headers": "was removed: every header is read",
     "ceiling_images": "was removed: a reader is scored on 20 or more images with findings",
+    "channels_last": "was removed: channels always come last in memory",
     "val_fold": "was removed: val.csv holds fold 0; folds.csv holds every fold",
 }
 """Names that parameters had, and what became of each."""

@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.mark.parametrize("precision", ["auto", "16-mixed", "32-true"])
 def test_it_trains_in_every_precision(tmp_path, precision):
     result = train(
-        tmp_path, precision=precision, accelerator="gpu", devices=1, channels_last=True,
+        tmp_path, precision=precision, accelerator="gpu", devices=1,
         multi_scale=(0.8, 1.0, 1.2), epochs=3, num_workers=1, val_ids=IMAGES.ids,
     )  # fmt: skip
     assert pd.read_csv(result.metrics)["loss"].map(math.isfinite).all()

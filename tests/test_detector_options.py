@@ -46,7 +46,9 @@ def spy_on_steps(monkeypatch: pytest.MonkeyPatch, look) -> list:
 
 
 def test_mixed_precision_trains_with_clipping(tmp_path):
-    result = train(tmp_path, precision="bf16-mixed", epochs=1, val_ids=[], clip_norm=1.0)
+    result = train(
+        tmp_path, precision="bf16-mixed", detector_image_size=128, epochs=1, val_ids=[], clip_norm=1.0
+    )
     assert result.steps == 2
     assert math.isfinite(pd.read_csv(result.metrics)["loss"].iloc[0])
 
@@ -178,17 +180,30 @@ def test_the_average_takes_in_every_step_and_no_other(tmp_path, monkeypatch):
     assert taken == [1, 2, 3, 4]
 
 
-def test_channels_last_lays_out_network_average_and_images(tmp_path, monkeypatch):
+def test_network_and_average_have_their_channels_last(tmp_path, monkeypatch):
     def layouts(module):
         weights = [net.backbone.body["stage1"][0][0].weight for net in (module.net, module.average.net)]
         return [w.is_contiguous(memory_format=torch.channels_last) for w in weights]
 
     seen = spy_on_steps(monkeypatch, layouts)
-    result = train(tmp_path / "last", channels_last=True, epochs=1, val_ids=[])
+    train(tmp_path, epochs=1, val_ids=[])
     assert seen == [[True, True]] * 2
-    plain = train(tmp_path / "first", epochs=1, val_ids=[])
-    one, two = (pd.read_csv(r.metrics)["loss"].iloc[0] for r in (result, plain))
-    assert one == pytest.approx(two, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "size", "expected"),
+    [(True, 128, "bf16-mixed"), (True, 96, "32-true"), (False, 128, "32-true"), (None, 128, "32-true")],
+)
+def test_a_cpu_trains_in_16_bits_where_it_has_tiles_and_maps_have_places(
+    tmp_path, monkeypatch, tiles, size, expected
+):
+    if tiles is None:
+        monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    seen = spy_on_steps(monkeypatch, lambda module: module.trainer.precision)
+    train(tmp_path, accelerator="cpu", epochs=1, val_ids=[], detector_image_size=size, images_per_epoch=2)
+    assert set(seen) == {expected}
 
 
 # -- sizes -------------------------------------------------------------------------------------------

@@ -186,9 +186,8 @@ class Machine:
     num_workers: int = parameter(0, "loading processes of each device", machine=True, low=0)
     cache_mib: int = parameter(512, "memory for resized images", unit="MiB", machine=True, low=0)
     precision: str = parameter(
-        "auto", "auto is 16 bits on CUDA and float32 elsewhere; or as Lightning names it"
+        "auto", "auto is 16 bits where the device is faster so, else float32; or as Lightning names it"
     )
-    channels_last: bool = parameter(False, "memory layout, pays on CUDA and for timm's small networks")
     compile_backbone: bool = parameter(False, "torch.compile, pays on CUDA in long trainings", machine=True)
     tensorboard: bool = parameter(False, "also log for TensorBoard, needs that package", machine=True)
 

@@ -18,6 +18,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from cxr.detector.network.base import Answers, DetectionNetwork, Detections
 from cxr.detector.network.heads import ExactPredictor, ExactRPNHead, WeightedRoIHeads
+from cxr.detector.network.pooling import GatheredRoIAlign
 from cxr.detector.network.spec import DetectorSpec
 
 
@@ -35,7 +36,7 @@ class GreyFasterRCNN(DetectionNetwork):
         heads = parts.roi_heads
         last = heads.box_predictor.cls_score
         self.roi_heads = WeightedRoIHeads(
-            heads.box_roi_pool,
+            GatheredRoIAlign.like(heads.box_roi_pool),
             heads.box_head,
             ExactPredictor(last.in_features, last.out_features),
             fg_iou_thresh=heads.proposal_matcher.high_threshold,

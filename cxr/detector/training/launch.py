@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from cxr.detector.network.device import half_type
+from cxr.detector.network.device import training_type
 from cxr.detector.recipe import Machine, Recipe
 from cxr.detector.training.keeper import Keeper
 from cxr.errors import ParameterError
@@ -84,7 +84,10 @@ def make_trainer(out_dir: Path, keeper: Keeper, *, recipe: Recipe, processes: Pr
     """
     precision: Any = recipe.machine.precision
     if precision == "auto":
-        kind = half_type(torch.device("cuda")) if processes.on_cuda else None
+        kind = training_type(
+            torch.device("cuda" if processes.on_cuda else "cpu"),
+            image_size=round(recipe.network.detector_image_size * min(recipe.augmentation.multi_scale)),
+        )
         precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[kind]
     logger: Any = False
     if recipe.machine.tensorboard:
