@@ -22,6 +22,9 @@ def make_phantom(
         bool, typer.Option(help="Let headers tell normal from abnormal, as in the real data.")
     ] = True,
     abnormal_fraction: Annotated[float, typer.Option(help="Share of patients with findings.")] = 0.3,
+    hard: Annotated[
+        bool, typer.Option(help="Poor films, faint findings, devices and jewellery, to learn from.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
 ) -> None:
     """Make the synthetic data set, in the competition's layout."""
@@ -35,6 +38,7 @@ def make_phantom(
         seed=seed,
         header_leak=header_leak,
         abnormal_fraction=abnormal_fraction,
+        hard=hard,
         jobs=jobs,
         progress=progress_printer("radiographs"),
     )

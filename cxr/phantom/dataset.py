@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 from cxr.errors import DataError, ParameterError
 from cxr.files import named_error
 from cxr.phantom import picture, plan, readers
+from cxr.phantom.hardships import PLAIN, draw_hardship
 from cxr.phantom.headers import draw_header
 from cxr.phantom.writer import write_dicom
 from cxr.schema import ANNOTATION_COLUMNS, BOX_COLUMNS, CLASS_ID, CLASS_NAME, IMAGE_ID, RAD_ID, VINBIGDATA
@@ -47,6 +48,7 @@ def make_phantom(
     seed: int = 0,
     header_leak: bool = True,
     abnormal_fraction: float = 0.3,
+    hard: bool = False,
     jobs: int = -1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -67,6 +69,8 @@ def make_phantom(
         header_leak: Let the headers tell normal from abnormal as they do in the published
             files; without it they are independent of the findings.
         abnormal_fraction: Share of images with findings, in `[0, 1]`.
+        hard: Films of poor exposure and position, faint and overlapping findings, devices and jewellery
+            (`hardships`), to learn from; the plain phantom is what the demo is scored on.
         jobs: Processes; -1 means one per core.
         progress: Called with (done, total) after every few images.
 
@@ -88,6 +92,7 @@ def make_phantom(
         "seed": seed,
         "header_leak": header_leak,
         "abnormal_fraction": abnormal_fraction,
+        **({"hard": True} if hard else {}),
     }
     if _is_finished(out_dir, record):
         return out_dir
@@ -100,7 +105,7 @@ def make_phantom(
         tasks = [(plan.STREAM_TRAIN, i) for i in range(images)] + [
             (plan.STREAM_TEST, i) for i in range(test_images)
         ]
-        made = _make_all(beside, tasks, size, seed, header_leak, abnormal_fraction, jobs, progress)
+        made = _make_all(beside, tasks, size, seed, header_leak, abnormal_fraction, hard, jobs, progress)
         train = [m for m, (split, _) in zip(made, tasks, strict=True) if split == plan.STREAM_TRAIN]
         test = [m for m, (split, _) in zip(made, tasks, strict=True) if split == plan.STREAM_TEST]
         _write_table(beside / "train.csv", train, np.random.default_rng([seed, 911]))
@@ -121,7 +126,15 @@ def make_phantom(
 
 
 def make_image(
-    folder: Path, split: int, index: int, *, size: int, seed: int, header_leak: bool, abnormal_fraction: float
+    folder: Path,
+    split: int,
+    index: int,
+    *,
+    size: int,
+    seed: int,
+    header_leak: bool,
+    abnormal_fraction: float,
+    hard: bool = False,
 ) -> _Made:
     """Make one image: its file in `folder` and its rows."""
     patient = plan.plan_patient(index, split=split, seed=seed, abnormal_fraction=abnormal_fraction)
@@ -130,14 +143,16 @@ def make_image(
     female = bool(rng.random() < 0.48)
     shape = draw_shape(size, rng)
     header = draw_header(patient.abnormal, leak=header_leak, female=female, rng=rng)
-    drawn = picture.draw(shape, [f[:2] for f in patient.findings], female=female, seed=patient.seed)
+    hardship = draw_hardship(np.random.default_rng([*patient.seed, 923])) if hard else PLAIN
+    strengths = [(class_id, strength * hardship.clarity) for class_id, strength, _ in patient.findings]
+    drawn = picture.draw(shape, strengths, female=female, seed=patient.seed, hardship=hardship)
     stored = np.round(drawn.density * ((1 << header.bits_stored) - 1)).astype(np.uint16)
     if header.inverted:
         stored = ((1 << header.bits_stored) - 1) - stored
     write_dicom(folder / f"{image_id}.dicom", stored, header, identity=f"{seed}/{split}/{index}")
 
     findings = [
-        readers.Finding(class_id, box, visibility)
+        readers.Finding(class_id, box, visibility * hardship.clarity**2)
         for (class_id, _, visibility), boxes in zip(patient.findings, drawn.boxes, strict=True)
         for box in boxes
     ]
@@ -212,6 +227,7 @@ def _make_all(
     seed: int,
     header_leak: bool,
     abnormal_fraction: float,
+    hard: bool,
     jobs: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[_Made]:
@@ -225,6 +241,7 @@ def _make_all(
             seed=seed,
             header_leak=header_leak,
             abnormal_fraction=abnormal_fraction,
+            hard=hard,
         )
         for split, index in tasks
     )

@@ -6,10 +6,15 @@ import cv2
 import numpy as np
 
 from cxr.phantom.canvas import Canvas
+from cxr.phantom.hardships import PLAIN, Hardship
 
 
 def expose(
-    attenuation: np.ndarray, canvas: Canvas, shape: tuple[int, int], rng: np.random.Generator
+    attenuation: np.ndarray,
+    canvas: Canvas,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    hardship: Hardship = PLAIN,
 ) -> np.ndarray:
     """Expose and process one radiograph.
 
@@ -18,13 +23,14 @@ def expose(
         canvas: Where `attenuation` was drawn.
         shape: `(rows, columns)` of the picture wanted.
         rng: Source of randomness.
+        hardship: Its dose, fog, brightness and contrast count.
 
     Returns:
         `float32` of `shape` in `[0, 1]`, white is dense.
     """
     # The same exposure on smaller pixels: fewer quanta for each.
-    dose = float(np.exp(rng.normal(np.log(11000), 0.35))) * (1100 / max(shape)) ** 2
-    scatter = float(rng.uniform(0.05, 0.12))
+    dose = float(np.exp(rng.normal(np.log(11000), 0.35))) * (1100 / max(shape)) ** 2 * hardship.dose
+    scatter = float(rng.uniform(0.05, 0.12)) + hardship.fog
     beam = np.exp(-attenuation)
     beam += np.float32(scatter) * np.minimum(canvas.blur(beam, 3.0), 0.5)
     beam = _resize(beam, shape)
@@ -48,8 +54,8 @@ def expose(
         columns // 8 : -columns // 8 : max(1, columns // 128),
     ]
     lung, dense = np.percentile(middle, [15, 92])
-    centre = (lung + dense) / 2 + rng.normal(0, 0.08)
-    slope = float(rng.uniform(2.2, 3.4)) / max(0.6, dense - lung)
+    centre = (lung + dense) / 2 + rng.normal(0, 0.08) + hardship.brightness
+    slope = hardship.contrast * float(rng.uniform(2.2, 3.4)) / max(0.6, dense - lung)
     curve = 1 / (1 + np.exp((np.float32(centre) - film) * np.float32(slope)))
     return np.clip((curve - np.float32(0.06)) / np.float32(0.9), 0, 1)
 

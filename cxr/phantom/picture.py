@@ -10,6 +10,7 @@ from cxr.phantom import film
 from cxr.phantom.anatomy import draw_anatomy
 from cxr.phantom.canvas import Canvas
 from cxr.phantom.findings import DRAW, PREPARE, Box
+from cxr.phantom.hardships import PLAIN, Hardship, put_on
 from cxr.phantom.scene import build_scene
 
 WORKING_PX = (384, 800)
@@ -30,7 +31,12 @@ class Picture:
 
 
 def draw(
-    size: tuple[int, int], findings: list[tuple[int, float]], *, female: bool, seed: tuple[int, ...]
+    size: tuple[int, int],
+    findings: list[tuple[int, float]],
+    *,
+    female: bool,
+    seed: tuple[int, ...],
+    hardship: Hardship = PLAIN,
 ) -> Picture:
     """Draw one patient.
 
@@ -39,8 +45,9 @@ def draw(
         findings: Class id and strength in `(0, 1]` of each finding.
         female: Draw a woman.
         seed: Seed of everything drawn.
+        hardship: What makes it harder than a good radiograph.
     """
-    canvas = _canvas(size, np.random.default_rng([*seed, 1]))
+    canvas = _canvas(size, hardship, np.random.default_rng([*seed, 1]))
     anatomy = draw_anatomy(female=female, seed=seed)
     for class_id, strength in findings:
         if class_id in PREPARE:
@@ -50,10 +57,13 @@ def draw(
     for class_id, strength in findings:
         drawn = DRAW[class_id](scene, strength, np.random.default_rng([*seed, 5, class_id]))
         boxes.append([_in_picture(box, canvas.shape, size) for box in drawn])
+        if hardship.crowded:
+            scene.taken.clear()
+    put_on(scene, hardship, np.random.default_rng([*seed, 8]))
     exposure = np.random.default_rng([*seed, 3])
-    density = film.expose(scene.tissue + scene.vessels, canvas, size, exposure)
+    density = film.expose(scene.tissue + scene.vessels, canvas, size, exposure, hardship)
     film.finish(density, canvas.scale * size[0] / canvas.shape[0], exposure)
-    return Picture(density, boxes)
+    return Picture(1 - density if hardship.inverted else density, boxes)
 
 
 def _in_picture(box: Box, drawn: tuple[int, int], size: tuple[int, int]) -> Box:
@@ -68,11 +78,11 @@ def _in_picture(box: Box, drawn: tuple[int, int], size: tuple[int, int]) -> Box:
     )
 
 
-def _canvas(size: tuple[int, int], rng: np.random.Generator) -> Canvas:
+def _canvas(size: tuple[int, int], hardship: Hardship, rng: np.random.Generator) -> Canvas:
     """The film plane: the chest fills it, never quite straight and never quite in the middle."""
     factor = float(np.clip(max(size), *WORKING_PX)) / max(size)
     rows, columns = (round(s * factor) for s in size)
-    scale = min(rows / 32.0, columns / 29.0) * rng.uniform(0.93, 1.07)
-    x = columns / 2 + rng.normal(0, 0.6) * scale
-    y = rows / 2 - (11.4 + rng.normal(0, 0.7)) * scale
-    return Canvas((rows, columns), scale, (x, y), float(rng.normal(0, 1.6)))
+    scale = min(rows / 32.0, columns / 29.0) * rng.uniform(0.93, 1.07) * hardship.zoom
+    x = columns / 2 + (rng.normal(0, 0.6) + hardship.shift[0]) * scale
+    y = rows / 2 - (11.4 + rng.normal(0, 0.7) - hardship.shift[1]) * scale
+    return Canvas((rows, columns), scale, (x, y), float(rng.normal(0, 1.6)) + hardship.tilt)
