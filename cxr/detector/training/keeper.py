@@ -99,7 +99,8 @@ class Keeper(pl.Callback):
         """Tell how far training is, and end it when its time is over."""
         self.seconds = self._before + time.monotonic() - self._started
         if self.max_seconds:
-            room = max(1.0, self.max_seconds - self._validation_seconds)
+            # A last validation longer than the whole time leaves a little of it all the same.
+            room = max(self.max_seconds / 100, self.max_seconds - self._validation_seconds)
             used = trainer.strategy.broadcast(self.seconds / room)
             pl_module.budget_used = used
             if used >= 1:
