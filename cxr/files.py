@@ -133,6 +133,15 @@ def publish_hashed(unfinished: Path, path: Path) -> str:
     return digest
 
 
+def times_stay(folder: Path) -> bool:
+    """Whether a folder's files keep their modification times from one look to the next.
+
+    On a read-only file system (Kaggle's inputs, for example) they may be those of the mount, and the
+    files cannot have changed.
+    """
+    return not os.statvfs(folder).f_flag & os.ST_RDONLY
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with open(path, "rb") as file:

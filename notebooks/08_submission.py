@@ -32,7 +32,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from cxr import annotations as ann
-from cxr import chain, kaggle, metrics, plots, schema, submission, viewer
+from cxr import chain, errors, kaggle, metrics, plots, schema, submission, viewer
 from cxr import features as feat
 from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
 from cxr.detector.prediction.detector import load_detectors
@@ -204,15 +204,18 @@ run.figure(
 # folder; without them there is nothing to pack.
 
 # %%
-parameters = run.root / chain.PARAMETERS
-if parameters.is_file():
-    kaggle.write_kernel(chain.load_parameters(parameters), run.output(schema.KERNEL_DIR))
+parameters, left_out = run.root / chain.PARAMETERS, "no parameter file"
+try:
+    if parameters.is_file():
+        kaggle.write_kernel(chain.load_parameters(parameters), run.output(schema.KERNEL_DIR))
+except errors.ParameterError as error:  # files of this machine, which no kernel could open
+    left_out = str(error)
 packed = sorted(path.name for path in (run.root / schema.KERNEL_DIR).glob("*"))
-Markdown(f"In `{schema.KERNEL_DIR}/`: {', '.join(packed)}." if packed else "No parameter file: left out.")
+Markdown(f"In `{schema.KERNEL_DIR}/`: {', '.join(packed)}." if packed else f"Left out: {left_out}.")
 
 # %% [markdown]
-# `cxr kaggle` writes the same folder from any parameter file, with your own name and title. A run that
-# used detector features needs its two files of detections there: mount them and set the paths.
+# `cxr kaggle` writes the same folder from any parameter file, with your own name and title. With `--infer`
+# and this run it writes a kernel that only predicts, and the data set with the detectors.
 #
 # ## The score
 #

@@ -24,7 +24,7 @@ EDITS = {
     "cxr.dicom.isolated_child:main": {"01", "02"},
     "cxr.dicom.gdcm_child:main": {"01", "02"},
     "cxr.splits:make_folds": {"04"},
-    "cxr.kaggle:write_kernel": {"08"},
+    "cxr.kaggle.folder:write_kernel": {"08"},
     "cxr.submission.files:write": {"08"},
     "cxr.report:write_report": set(),
     "cxr.report:report.html.j2": set(),

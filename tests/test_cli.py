@@ -68,6 +68,12 @@ def test_help_lists_every_command(cxr):
         ),
         (["view", "a_file", "--no-open"], "a_file: a table holds no images; give their data folder"),
         (["kaggle", "{demo}", "kernel", "--title", "abc"], "at least 5 characters"),
+        (["kaggle", "{demo}", "kernel", "--dataset", "Own/my weights"], "perhaps own/my-weights"),
+        (["kaggle", "{demo}", "kernel", "-p", "weights=torchvision"], "a kernel has no internet"),
+        (["kaggle", "{demo}", "kernel", "--infer"], "--infer and a run or checkpoints go together"),
+        (["kaggle", "{demo}", "kernel", "a.ckpt"], "--infer and a run or checkpoints go together"),
+        (["kaggle", "{demo}", "kernel", "a.ckpt", "--infer"], "found nothing at a.ckpt"),
+        (["kaggle", "{demo}", "k", "a.ckpt", "--infer", "--continue", "me/first"], "predicts or trains"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

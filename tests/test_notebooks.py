@@ -11,10 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 
-from cxr import annotations, chain, kaggle, report, schema, submission
+from cxr import annotations, chain, report, schema, submission
 from cxr.chain.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,46 +93,6 @@ def test_checked_cells_come_out_the_same_again(smoke: tuple[Path, Path]):
     command += ["--nbval-current-env", "--nbval-cell-timeout=300", "--rootdir", str(run_dir), *copies]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=run_dir)
     assert done.returncode == 0, done.stdout[-3000:]
-
-
-# Packages of ours that Kaggle's image lacks, or may lack.
-NOT_ON_KAGGLE = ["cxr.cli", "faster_coco_eval", "gdcm", "openjpeg", "pycocotools", "pylibjpeg", "safetensors"]
-WITHOUT_THEM = f"""
-from importlib.machinery import PathFinder
-
-find_spec = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *where: None if name in {NOT_ON_KAGGLE} else find_spec(name, *where)
-"""
-
-
-def test_the_kernel_runs_on_a_machine_like_kaggle_s_and_repeats_the_run(
-    smoke: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    run_dir, data_dir = smoke
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT_THEM)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    mounted = tmp_path / "input" / "competitions" / kaggle.COMPETITION
-    mounted.parent.mkdir(parents=True)
-    mounted.symlink_to(data_dir)
-    working = tmp_path / "working"
-    working.mkdir()
-    values = chain.load_parameters(run_dir / chain.PARAMETERS)
-    kernel = kaggle.write_kernel(
-        values,
-        tmp_path / "kernel",
-        user="me",
-        input_root=str(tmp_path / "input"),
-        working=str(working),
-        scratch=str(tmp_path / "scratch"),
-    )
-    notebook = tmp_path / "kernel" / json.loads(kernel.read_text())["code_file"]
-    papermill.execute_notebook(notebook, tmp_path / "out.ipynb", progress_bar=False, cwd=working)
-    for table in TABLES:
-        assert (working / "run" / table).read_bytes() == (run_dir / table).read_bytes(), table
-    assert (working / "submission.csv").read_bytes() == (run_dir / schema.SUBMISSION_CSV).read_bytes()
-    assert (working / "run" / report.REPORT).is_file()
-    assert not (working / "run" / schema.IMAGES_DIR).exists(), "18 GB would not fit"
 
 
 def test_predict_files_of_all_sorts(smoke: tuple[Path, Path], tmp_path: Path):

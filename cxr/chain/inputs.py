@@ -14,7 +14,7 @@ from cxr.chain.manifest import Hashes, damaged
 from cxr.chain.notebooks import DATA_DIR, Notebook
 from cxr.chain.usage import code_digest
 from cxr.errors import DataError
-from cxr.files import sha256
+from cxr.files import sha256, times_stay
 from cxr.params import Value
 from cxr.rundir import locate
 
@@ -96,6 +96,7 @@ def _data(notebook: Notebook, data_dir: Path, root: Path, hashes: Hashes) -> dic
 def _listing_digest(folder: Path, root: Path) -> str:
     """Hash of names, sizes and times below a folder too large to read, a run's own folder left out."""
     lines = []
+    timed = not folder.is_dir() or times_stay(folder)
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if Path(parent, name) != root)
         for name in sorted(names):
@@ -106,7 +107,7 @@ def _listing_digest(folder: Path, root: Path) -> str:
             except OSError:  # a link to nowhere or in a circle, or deleted since it was listed
                 lines.append(f"{relative} missing")
                 continue
-            lines.append(f"{relative} {status.st_size} {status.st_mtime_ns}")
+            lines.append(f"{relative} {status.st_size} {status.st_mtime_ns if timed else 0}")
     return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
 
 

@@ -11,7 +11,7 @@ import sys
 import traceback
 from types import FrameType
 
-from cxr.cli import data, runs, use  # noqa: F401  (each adds its commands to the application)
+from cxr.cli import data, push, runs, use  # noqa: F401  (each adds its commands to the application)
 from cxr.cli.application import app
 from cxr.errors import CxrError
 from cxr.files import named_error

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from contextlib import nullcontext
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -62,30 +61,20 @@ def run_chain(
 @app.command("train")
 def train_detectors(parameter_file: ParameterFile, overrides: Overrides = None) -> None:
     """Do notebook 06's work without a notebook; torchrun starts it on many nodes."""
-    from cxr import annotations, chain
+    from cxr import chain
     from cxr.detector.checkpoints.run import best_checkpoints
-    from cxr.detector.recipe import Recipe
     from cxr.detector.training import folds, launch
     from cxr.errors import PausedError
-    from cxr.recipes import from_values
-    from cxr.rundir import RunDir, alone, locate
+    from cxr.rundir import locate
 
     values = chain.load_parameters(parameter_file, overrides or [])
-    classes = annotations.read_classes(locate(str(values["data_dir"])))
-    run = RunDir(str(values["run_dir"]), "06_detector")
     try:
-        with alone(run.root) if launch.is_first_process() else nullcontext():
-            table = folds.train_run(
-                run,
-                from_values(Recipe, values),
-                held_out=cast(list[int], values["train_folds"]),
-                classes=classes,
-                progress=run.progress("steps"),
-            )
+        table = folds.train_by_values(values)
     except PausedError as pause:  # asked for by pause_minutes; under torchrun every process comes here
         if launch.is_first_process():
             say(str(pause))
         return
     best = table.groupby(schema.FOLD)["val_map"].max()
-    for fold, path in best_checkpoints(run.input(schema.CHECKPOINTS_DIR)).items():
+    checkpoints = locate(str(values["run_dir"])) / schema.CHECKPOINTS_DIR
+    for fold, path in best_checkpoints(checkpoints).items():
         say(f"fold {fold}: best validation mAP {best.get(fold, float('nan')):.4f}, {path}")

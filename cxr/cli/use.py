@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cxr import schema
-from cxr.cli.application import Overrides, ParameterFile, app, say
+from cxr.cli.application import app, say
 from cxr.errors import DataError
 
 
@@ -188,24 +188,3 @@ def view_images(
     say(f"{page.images} images in {target} ({target.stat().st_size / 1e6:.1f} MB)")
     if not no_open:
         webbrowser.open(target.as_uri())
-
-
-@app.command("kaggle")
-def write_kaggle_kernel(
-    parameter_file: ParameterFile,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
-    overrides: Overrides = None,
-    user: Annotated[str, typer.Option(help="Kaggle user; default: the one the Kaggle client knows.")] = "",
-    title: Annotated[str, typer.Option(help="Title of the kernel.")] = "CXR abnormality detector",
-    dataset: Annotated[
-        list[str] | None, typer.Option(metavar="OWNER/SLUG", help="Data set to mount.")
-    ] = None,
-) -> None:
-    """Write a kernel folder that pushes as it is and runs with the internet off."""
-    from cxr import chain, kaggle
-
-    values = chain.load_parameters(parameter_file, overrides or [])
-    path = kaggle.write_kernel(values, out, user=user, title=title, datasets=dataset or [])
-    say(f"{path}; push it with `kaggle kernels push -p {out}`")
-    if kaggle.NO_USER in path.read_text(encoding="utf-8"):
-        say(f"set your name for {kaggle.NO_USER} in it first, or give --user")

@@ -4,8 +4,8 @@ This is the only place that says what a parameter is. Notebook 06 repeats names,
 meanings in its parameters cell, because papermill needs literals there; a test holds the two equal.
 A parameter marked `machine` says where or how fast a training runs. It does not count when two
 trainings are compared: another value neither starts a training anew nor keeps it from being resumed.
-One marked `grows` does not count either, as long as the training has not gone beyond it: a larger value
-goes on with what a smaller one trained.
+One marked `grows` does not count either: a larger value goes on with what a smaller one trained, and a
+smaller one keeps what a larger one trained.
 """
 
 from __future__ import annotations

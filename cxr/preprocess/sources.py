@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cxr.dicom import reasons
 from cxr.errors import DataError, printable
+from cxr.files import times_stay
 from cxr.schema import image_id_fault
 
 _SUFFIXES = (".dicom", ".dcm", ".png", ".jpg", ".jpeg")
@@ -137,6 +138,7 @@ def collect(sources: dict[str, Path]) -> Collection:
     for split, folder in sources.items():
         paths, others = _list(folder)
         ignored += others
+        timed = times_stay(folder)
         for path in paths:
             image_id = image_id_of(path)
             fault = image_id_fault(image_id)
@@ -151,7 +153,7 @@ def collect(sources: dict[str, Path]) -> Collection:
                 # Gone or unreachable since it was listed; reading it will say so.
                 size, mtime_ns = -1, -1
             else:
-                size, mtime_ns = stat.st_size, stat.st_mtime_ns
+                size, mtime_ns = stat.st_size, stat.st_mtime_ns if timed else 0
             source = Source(split, path.name, image_id, size, mtime_ns)
             other = first.setdefault(image_id, source)
             if other is source:

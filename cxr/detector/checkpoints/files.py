@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cxr.detector.checkpoints.weights import (
@@ -86,6 +87,21 @@ def write_safetensors(net: DetectionNetwork, spec: DetectorSpec, path: Path) -> 
     check_finite(state, "the network to export")
     with replacing(path, hashed=True) as temporary:
         save_file(state, temporary, metadata={"format": FORMAT, "spec": json.dumps(spec.to_dict())})
+    return recorded_sha256(path)
+
+
+def write_slim(net: DetectionNetwork, spec: DetectorSpec, path: Path) -> str:
+    """Write a network for inference as a torch file: weights and description, no state of a training.
+
+    Unlike safetensors it needs no package beside PyTorch. The file appears complete, its hash beside it.
+
+    Returns:
+        SHA-256 of the file.
+    """
+    state = {f"net.{name}": value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    check_finite(state, "the network to export")
+    with replacing(path, hashed=True) as temporary:
+        torch.save({"hyper_parameters": {"spec": spec.to_dict()}, "state_dict": state}, temporary)
     return recorded_sha256(path)
 
 

@@ -57,6 +57,55 @@ def training_type(device: torch.device, *, image_size: int) -> torch.dtype | Non
     return torch.bfloat16 if tiles is not None and tiles() and image_size >= SMALLEST_HALF else None
 
 
+def describe_device(device: torch.device, kind: torch.dtype | None, *, require_gpu: bool) -> str:
+    """Device, memory and precision in words.
+
+    Args:
+        device: Where the work is to be done.
+        kind: 16-bit type in which it is done; None for float32.
+        require_gpu: Refuse a CPU.
+
+    Raises:
+        ParameterError: A CPU where a GPU is required, or a GPU that this PyTorch has no code for.
+    """
+    if device.type != "cuda":
+        if require_gpu:
+            raise ParameterError("accelerator: expected a GPU, found none; cpu asks for none")
+        return f"device: CPU, {torch.get_num_threads()} threads, {_name(kind)}"
+    about, count = torch.cuda.get_device_properties(device), torch.cuda.device_count()
+    if not has_code_for((about.major, about.minor), torch.cuda.get_arch_list()):
+        raise ParameterError(
+            f"{about.name} has compute capability {about.major}.{about.minor}, and this PyTorch "
+            f"({torch.__version__}) has code for {' '.join(torch.cuda.get_arch_list())} only: no operation "
+            "would work; ask for another GPU"
+        )
+    return f"device: {count} x {about.name}, {about.total_memory / 2**30:.1f} GiB each, {_name(kind)}"
+
+
+def _name(kind: torch.dtype | None) -> str:
+    return str(kind or torch.float32).removeprefix("torch.")
+
+
+def has_code_for(capability: tuple[int, int], built_for: list[str]) -> bool:
+    """Whether code built for some kinds of GPU runs on one.
+
+    Machine code (`sm_75`) runs on GPUs of its major version with the same or a higher minor one;
+    intermediate code (`compute_90`) on all later ones.
+
+    Args:
+        capability: Compute capability of the GPU, major and minor.
+        built_for: As `torch.cuda.get_arch_list` gives it.
+    """
+    for name in built_for:
+        kind, _, number = name.partition("_")
+        digits = "".join(filter(str.isdigit, number))
+        built = int(digits[:-1]), int(digits[-1])
+        same = built[0] == capability[0] and built <= capability
+        if same or (kind == "compute" and built <= capability):
+            return True
+    return False
+
+
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """Mixed precision in `half_type` where the device has one."""
     kind = half_type(device)

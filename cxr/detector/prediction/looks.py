@@ -75,6 +75,16 @@ class LooksRecord:
             "calibrations": dict(self.calibrations),
         }
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> LooksRecord:
+        """The inverse of `to_dict`; what is missing or wrong raises as Python and `Looks` do."""
+        return cls(
+            from_values(Looks, content["looks"]),
+            tuple(content["checkpoints"]),
+            float(content["iou_threshold"]),
+            content["calibrations"],
+        )
+
     def warn_unless(self, looks: Looks) -> None:
         """Say where `looks` differ from those that the calibrations were fitted to."""
         one, two = flat(self.looks), flat(looks)
@@ -96,11 +106,6 @@ def read_looks(path: Path) -> LooksRecord:
     """
     content = read_json(path)
     try:
-        return LooksRecord(
-            from_values(Looks, content["looks"]),
-            tuple(content["checkpoints"]),
-            float(content["iou_threshold"]),
-            content["calibrations"],
-        )
+        return LooksRecord.from_dict(content)
     except (KeyError, TypeError, ValueError, ParameterError) as error:
         raise DataError(f"{path}: expected what notebook 07 writes into looks.json ({error!r})") from error

@@ -7,7 +7,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from cxr.detector.training.identity import key_of, run_key
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.train import train_detector
 from cxr.errors import ParameterError, PausedError
-from cxr.recipes import changed
-from cxr.rundir import RunDir, locate, write_json
+from cxr.recipes import changed, from_values
+from cxr.rundir import RunDir, alone, locate, write_json
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
 
@@ -33,6 +34,9 @@ log = logging.getLogger("cxr")
 STATE = "training.json"
 REPLACED = "replaced"
 """Folder beside those of the folds for trainings that another has replaced."""
+
+_MOMENT = 1e-6
+"""Minutes: pause after the first epoch."""
 
 
 def train_each_fold(
@@ -80,6 +84,7 @@ def train_each_fold(
         raise ParameterError(f"train_folds: expected some of {there}, got {missing}")
     stored = folds[folds[schema.IMAGE_ID].isin(set(store.ids))]
     tables = []
+    trained = False  # in this call
     for fold in held_out:
         train_ids, val_ids = split_ids(stored, fold)
         folder = fold_folder(out_dir, fold)
@@ -89,15 +94,19 @@ def train_each_fold(
             log.info("fold %d: already trained on the same data with the same recipe", fold)
         else:
             log.info("fold %d: %d images to learn from, %d held out", fold, len(train_ids), len(val_ids))
-            resume = key_of(folder / LAST) == key and not _went_beyond(folder, own.schedule.max_minutes)
+            resume = key_of(folder / LAST) == key
             if not resume:
                 _move_aside(folder)
+            left = _left(recipe, started)
+            if trained and left < 0:
+                raise PausedError(f"paused before fold {fold}; the same call goes on from there")
+            trained = True  # a call trains at least one epoch, however short the time
             result = train_detector(
                 store,
                 targets,
                 train_ids,
                 val_ids,
-                changed(own, pause_minutes=_left(recipe, started, fold)),
+                changed(own, pause_minutes=left if left >= 0 else _MOMENT),
                 folder,
                 classes=classes,
                 resume=resume,
@@ -163,6 +172,30 @@ def train_run(
     return table
 
 
+def train_by_values(values: Mapping[str, Any]) -> pd.DataFrame:
+    """Notebook 06's work without a notebook, with a value for each of its parameters.
+
+    Args:
+        values: Those of `Recipe`, and `run_dir`, `data_dir` and `train_folds`.
+
+    Returns:
+        As `train_each_fold`.
+
+    Raises:
+        DataError: An earlier notebook has not run.
+        PausedError: `pause_minutes` are over before all is trained.
+    """
+    run = RunDir(str(values["run_dir"]), "06_detector")
+    with alone(run.root) if is_first_process() else nullcontext():
+        return train_run(
+            run,
+            from_values(Recipe, values),
+            held_out=list(values["train_folds"]),
+            classes=ann.read_classes(locate(str(values["data_dir"]))),
+            progress=run.progress("steps"),
+        )
+
+
 def read_targets(run: RunDir, labels: Labels, *, classes: ClassTable) -> pd.DataFrame:
     """Boxes to learn from: every reader's own where readers are told apart, else the fused ones."""
     if labels.by_reader:
@@ -193,29 +226,23 @@ def _move_aside(folder: Path) -> None:
     log.warning("%s was trained with other data or parameters; it is kept in %s", folder.name, target)
 
 
-def _left(recipe: Recipe, started: float, fold: int) -> float:
-    """Minutes of `pause_minutes` that are left; 0 where there is no limit."""
+def _left(recipe: Recipe, started: float) -> float:
+    """Minutes of `pause_minutes` that are left, below 0 when they are over; 0 where there is no limit."""
     if not recipe.machine.pause_minutes:
         return 0.0
-    left = recipe.machine.pause_minutes - (time.monotonic() - started) / 60
-    if left <= 0:
-        raise PausedError(f"paused before fold {fold}; the same call goes on from there")
-    return left
+    return recipe.machine.pause_minutes - (time.monotonic() - started) / 60
 
 
 def _is_finished(folder: Path, key: str, max_minutes: float) -> bool:
-    """Whether a folder holds the finished training of a key, and more time would not lengthen it."""
+    """Whether a folder holds the finished training of a key, and more time would not lengthen it.
+
+    One that had more time than is allowed now is kept: hours of work are not thrown away for fewer.
+    """
     state = _state(folder)
-    if state.get("finished") != key or not (folder / BEST).is_file() or _went_beyond(folder, max_minutes):
+    if state.get("finished") != key or not (folder / BEST).is_file():
         return False
     ended = state.get("max_minutes", 0.0) or math.inf
     return not (state.get("out_of_time", False) and (max_minutes or math.inf) > ended)
-
-
-def _went_beyond(folder: Path, max_minutes: float) -> bool:
-    """Whether the training that finished in a folder had and took more time than is allowed now."""
-    state, allowed = _state(folder), max_minutes or math.inf
-    return (state.get("max_minutes", 0.0) or math.inf) > allowed and state.get("minutes", 0.0) > allowed
 
 
 def _state(folder: Path) -> dict[str, Any]:
