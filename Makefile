@@ -7,6 +7,9 @@ DATA   := data/demo
 RUN    ?= outputs/demo
 CODE   := cxr tests notebooks docs examples
 export OMP_WAIT_POLICY ?= PASSIVE
+# Python keeps compiled modules, whatever the caller's environment says: each notebook and each command is a
+# process of its own, which would compile SciPy and matplotlib anew (10 s instead of 4).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help hashes licences demo test lab notebooks parameters docs lint audit clean
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from cxr.errors import ParameterError
+from cxr.errors import DataError, ParameterError, printable
 from cxr.schema import CLASS_ID, FOLD, IMAGE_ID, VINBIGDATA, ClassTable
+from cxr.tables import read_text_table
 
 
 def make_folds(
@@ -58,6 +61,34 @@ def make_folds(
     fold_of_unit = _stratify(counts, sizes, folds, np.random.default_rng(seed))
     fold_of_image = pd.Series(fold_of_unit[units], index=image_ids)
     return pd.DataFrame({IMAGE_ID: in_order, FOLD: fold_of_image.loc[in_order.astype(str)].to_numpy()})
+
+
+def read_folds(path: Path) -> pd.DataFrame:
+    """Read the table of folds, as notebook 04 wrote it or as somebody made it.
+
+    Args:
+        path: A CSV with `image_id` and `fold`.
+
+    Returns:
+        `image_id` (text) and `fold` (int), in the order of the file.
+
+    Raises:
+        DataError: A column is missing or there twice, a row is not as wide as the header, an image comes
+            twice, or a fold is no whole number from 0 up; the message names the row.
+    """
+    table = read_text_table(path, [IMAGE_ID, FOLD])
+    if missing := [name for name in (IMAGE_ID, FOLD) if name not in table]:
+        raise DataError(f"{path}: expected columns image_id, fold, missing {', '.join(missing)}")
+    table = table[[IMAGE_ID, FOLD]]
+    for bad, text in (
+        (~table[FOLD].str.fullmatch(r"[0-9]+"), "expected a fold from 0 up"),
+        (table[IMAGE_ID].duplicated(), "expected each image once"),
+    ):
+        if bad.any():
+            row = table[bad].iloc[0]
+            got = f"got {printable(row[FOLD])} for image {printable(row[IMAGE_ID])}"
+            raise DataError(f"{path.name} row {row.name}: {text}, {got}")
+    return table.astype({FOLD: "int64"}).reset_index(drop=True)
 
 
 def split_fold(table: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -15,12 +15,14 @@ from joblib import Parallel, delayed
 
 from cxr.dicom import IsolatedReader, Radiograph, codecs, colour, read_header, reasons
 from cxr.dicom.container import open_dataset, sniff
+from cxr.dicom.header import read_uid, uid_code
 from cxr.dicom.layout import read_layout
 from cxr.dicom.picture import picture_size, read_picture
 from cxr.dicom.radiograph import target_size
 from cxr.errors import DataError, DicomReadError, printable
 from cxr.preprocess import image_id_of
 from cxr.schema import HEADER_COLUMNS, IMAGE_ID, SIZE_COLUMNS, image_id_fault
+from cxr.tables import read_text_table
 
 FAILED_COLUMNS = [IMAGE_ID, "file", "reason", "message"]
 _CHUNK = 64  # files of one task: enough work to pay for handing it over
@@ -124,6 +126,23 @@ def _size(path: Path, header: dict[str, str]) -> tuple[int, int] | None:
     return picture_size(path)
 
 
+def uid_table(files: Sequence[Path]) -> pd.DataFrame:
+    """Which code of the header table stands for which SOP Instance UID.
+
+    Args:
+        files: DICOM files; those that cannot be read, and PNG and JPEG, are left out.
+
+    Returns:
+        `image_id`, `code`, `sop_instance_uid`, a row a file. It identifies images.
+    """
+    rows = []
+    for path in files:
+        with suppress(DicomReadError):
+            if uid := read_uid(path):
+                rows.append((image_id_of(path), uid_code(uid), uid))
+    return pd.DataFrame(rows, columns=[IMAGE_ID, "code", "sop_instance_uid"])
+
+
 def read_sizes(data_dir: Path, split: str) -> pd.DataFrame | None:
     """Original sizes from `train_meta.csv` or `test_meta.csv`, where a data folder has one.
 
@@ -138,25 +157,28 @@ def read_sizes(data_dir: Path, split: str) -> pd.DataFrame | None:
         `schema.SIZE_COLUMNS`, or None without such a file.
 
     Raises:
-        DataError: A column is missing, or a size is not a positive whole number.
+        DataError: A column is missing or there twice, a row is not as wide as the header, a size is not a
+            positive whole number, or an image comes twice.
     """
     path = Path(data_dir) / f"{split}_meta.csv"
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_text_table(path, [IMAGE_ID, "dim0", "dim1"])
     missing = [name for name in (IMAGE_ID, "dim0", "dim1") if name not in table]
     if missing:
         raise DataError(f"{path.name}: expected columns image_id, dim0, dim1, missing {', '.join(missing)}")
     for column in ("dim0", "dim1"):
         bad = ~table[column].str.fullmatch(r"[1-9]\d*")
         if bad.any():
-            row = int(bad.to_numpy().argmax())
-            got = table[column].iloc[row]
-            raise DataError(
-                f"{path.name} row {row + 1}: expected {column} in whole pixels above 0, got {got!r}"
-            )
+            row = table[bad].iloc[0]
+            text = f"expected {column} in whole pixels above 0, got {printable(row[column])!r}"
+            raise DataError(f"{path.name} row {row.name}: {text}")
+    twice = table[IMAGE_ID].duplicated()
+    if twice.any():
+        row = table[twice].iloc[0]
+        raise DataError(f"{path.name} row {row.name}: expected each image once, got {row[IMAGE_ID]} again")
     table = table.astype({"dim0": int, "dim1": int})
-    return table.rename(columns={"dim0": "rows", "dim1": "columns"})[SIZE_COLUMNS]
+    return table.rename(columns={"dim0": "rows", "dim1": "columns"})[SIZE_COLUMNS].reset_index(drop=True)
 
 
 def odd_files(headers: pd.DataFrame) -> dict[str, str]:

@@ -35,6 +35,7 @@ from cxr import classifier as clf
 from cxr import errors, plots, recipes, schema
 from cxr import features as feat
 from cxr.rundir import RunDir, locate
+from cxr.splits import read_folds
 from cxr.store import ImageStore
 
 # %% [markdown]
@@ -62,7 +63,7 @@ resamples: int = 500  # bootstrap resamples for intervals
 run = RunDir(run_dir, "05_classifier")
 classes = ann.read_classes(locate(data_dir))
 annotations = ann.read_annotations(run.input(schema.TRAIN_FULL_CSV), classes=classes)
-folds = run.read_csv(schema.FOLDS_CSV)
+folds = read_folds(run.input(schema.FOLDS_CSV))
 store = ImageStore(run.input(schema.IMAGES_DIR))
 train_ids, test_ids = store.ids_of("train"), store.ids_of("test")
 

@@ -44,6 +44,7 @@ from cxr.detector.prediction.detector import load_detector
 from cxr.detector.recipe import Recipe
 from cxr.detector.training import folds as by_fold
 from cxr.rundir import RunDir, locate
+from cxr.splits import read_folds
 from cxr.store import ImageStore
 
 # %% [markdown]
@@ -113,7 +114,7 @@ recipe = recipes.from_values(Recipe, globals())
 run = RunDir(run_dir, "06_detector")
 classes = ann.read_classes(locate(data_dir))
 store = ImageStore(run.input(schema.IMAGES_DIR))
-folds = run.read_csv(schema.FOLDS_CSV)
+folds = read_folds(run.input(schema.FOLDS_CSV))
 targets = by_fold.read_targets(run, recipe.labels, classes=classes)
 train_ids, _ = by_fold.split_ids(folds[folds.image_id.isin(store.ids)], train_folds[0])
 Markdown(f"{len(train_folds)} detector(s) to train; {len(train_ids):,} images for the first to learn from.")

@@ -39,6 +39,7 @@ from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
 from cxr.detector.prediction.looks import Looks, LooksRecord
 from cxr.detector.prediction.out_of_fold import predict_out_of_fold
 from cxr.rundir import RunDir, locate
+from cxr.splits import read_folds
 from cxr.store import ImageStore
 
 # %% [markdown]
@@ -73,7 +74,7 @@ classes = ann.read_classes(locate(data_dir))
 findings = list(classes.finding_ids)
 store = ImageStore(run.input(schema.IMAGES_DIR))
 detectors = checkpoints_by_fold(chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), checkpoints))
-all_folds = run.read_csv(schema.FOLDS_CSV)
+all_folds = read_folds(run.input(schema.FOLDS_CSV))
 folds = all_folds[all_folds.image_id.isin(store.ids) & all_folds.fold.isin(list(detectors))]
 val_ids = folds.image_id.tolist()
 consensus = run.read_csv(schema.CONSENSUS_CSV)

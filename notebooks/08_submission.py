@@ -40,6 +40,7 @@ from cxr.detector.prediction.fusion import fuse_detections
 from cxr.detector.prediction.looks import read_looks
 from cxr.detector.prediction.predict import predict_store
 from cxr.rundir import RunDir, locate
+from cxr.splits import read_folds
 from cxr.store import ImageStore
 
 # %% [markdown]
@@ -102,7 +103,7 @@ Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 
 # %%
 if not record.checkpoints:
-    folds = run.read_csv(schema.FOLDS_CSV)
+    folds = read_folds(run.input(schema.FOLDS_CSV))
     trained = list(checkpoints_by_fold(files))
     marked = [table.assign(fold=fold) for fold, table in zip(trained, by_detector, strict=True)]
     run.write_csv(pd.concat(marked, ignore_index=True), schema.TEST_DETECTIONS_CSV)

@@ -32,7 +32,7 @@ def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def test_help_lists_every_command(cxr):
     status, out, _ = cxr("--help")
     assert status == 0
-    commands = "phantom run preprocess adopt train predict score kaggle export view"
+    commands = "phantom run preprocess adopt uids train predict score kaggle export view"
     for command in commands.split():
         assert command in out
         assert cxr(command, "--help")[0] == 0

@@ -17,8 +17,8 @@ from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
-from cxr import features, schema
-from cxr.dicom import DicomReadError, IsolatedReader, load_radiograph, reasons
+from cxr import features, schema, survey
+from cxr.dicom import DicomReadError, IsolatedReader, load_radiograph, read_header, reasons
 from cxr.preprocess import preprocess
 from cxr.survey import survey_files
 
@@ -177,3 +177,13 @@ def test_same_version_same_code_and_empty_stays_empty(tmp_path: Path):
         versions.append(load_radiograph(path).header["Version"])
     assert versions[0] == versions[1] != versions[2] and versions[3] == ""
     assert np.all([len(version) == 13 for version in versions[:3]])
+
+
+def test_uids_come_out_only_where_they_are_asked_for(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    path = write_dicom(tmp_path / "in" / "one.dcm")
+    (tmp_path / "in" / "two.png").write_bytes(b"no image")
+    table = survey.uid_table(sorted((tmp_path / "in").iterdir()))
+    ((image_id, code, uid),) = table.to_numpy().tolist()
+    assert (image_id, uid) == ("one", str(pydicom.dcmread(path).SOPInstanceUID))
+    assert read_header(path)["SOP Instance UID"] == code != uid

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cxr import annotations, schema, splits
-from cxr.errors import ParameterError
+from cxr.errors import DataError, ParameterError
+from cxr.splits import read_folds
 
 TWO = schema.ClassTable(("Mass", "Fluid", "Normal"))
 
@@ -121,3 +124,26 @@ def test_the_real_table_splits_evenly(real_dir):
     assert (counts.max(axis=1) - counts.min(axis=1)).drop("Images").max() <= 3
     assert counts.loc["Images"].sum() == 15_000
     assert counts.loc["Images"].max() - counts.loc["Images"].min() <= 60
+
+
+def test_folds_are_read_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    path.write_text("image_id,fold\n007,1\nNA,0\n")
+    assert read_folds(path).values.tolist() == [["007", 1], ["NA", 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id\na\n", "missing fold"),
+        ("image_id,fold,fold\na,0,1\n", "expected the column 'fold' once, got it twice"),
+        ("image_id,fold\na,0,1\n", r"folds\.csv row 1 \(image a\): expected 2 fields, got 3"),
+        ("image_id,fold\na,0\nb,1.5\n", r"row 2: expected a fold from 0 up, got 1\.5 for image b"),
+        ("image_id,fold\na,0\na,1\n", "row 2: expected each image once, got 1 for image a"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "folds.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_folds(path)

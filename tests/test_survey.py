@@ -76,6 +76,9 @@ def test_read_sizes(tmp_path: Path) -> None:
         ("image_id,dim0\na,1\n", "missing dim1"),
         ("image_id,dim0,dim1\na,5,6\nb,x,6\n", "train_meta.csv row 2: expected dim0 .* got 'x'"),
         ("image_id,dim0,dim1\na,5,0\n", "row 1: expected dim1 .* got '0'"),
+        ("image_id,dim0,dim1,dim1\na,5,6,7\n", "expected the column 'dim1' once, got it twice"),
+        ("image_id,dim0,dim1\na,5,6,7\n", r"row 1 \(image a\): expected 3 fields, got 4"),
+        ("image_id,dim0,dim1\na,5,6\na,7,8\n", "row 2: expected each image once, got a again"),
     ],
 )
 def test_read_sizes_names_the_row(tmp_path: Path, text: str, message: str) -> None:

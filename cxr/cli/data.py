@@ -123,3 +123,22 @@ def adopt_data(
         f"{adopted.images['train']} training and {adopted.images['test']} test images, {adopted.boxes} boxes"
     )
     say(f"{data_dir}: {counts}" + ("" if adopted.made else "; was there already, unchanged"))
+
+
+@app.command("uids")
+def list_uids(
+    folder: Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder of radiographs.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.csv", help="Table to write.")],
+) -> None:
+    """List SOP Instance UIDs beside the codes that stand for them; the list identifies images."""
+    from cxr import preprocess, survey
+    from cxr.errors import DataError
+    from cxr.files import replacing
+
+    files = preprocess.find_images(folder)
+    table = survey.uid_table(files)
+    if not len(table):
+        raise DataError(f"{folder}: none of {len(files)} images has a SOP Instance UID")
+    with replacing(out) as temporary:
+        table.to_csv(temporary, index=False)
+    say(f"{len(table)} of {len(files)} images in {out}: keep it where the images are, it identifies them")

@@ -54,6 +54,11 @@ def version_code(name: str) -> str:
     return _code("v", name)
 
 
+def uid_code(uid: str) -> str:
+    """The code that stands for a SOP Instance UID in all tables of this project."""
+    return _code("u", uid)
+
+
 def _code(kind: str, text: str) -> str:
     """`kind`, a letter that keeps a table's reader from taking it for a number, and 12 digits of a hash."""
     if not text or _CODE.fullmatch(text):
@@ -85,7 +90,7 @@ def _transfer_syntax(text: str) -> str:
 
 _FIELDS: dict[str, tuple[str, Callable[[str], str]]] = {
     "SOP Class UID": ("SOPClassUID", _sop_class),
-    "SOP Instance UID": ("SOPInstanceUID", lambda text: _code("u", text)),
+    "SOP Instance UID": ("SOPInstanceUID", uid_code),
     "Photometric Interpretation": ("PhotometricInterpretation", _one_of(*_PHOTOMETRIC)),
     "Pixel Representation": ("PixelRepresentation", _numbers),
     "High Bit": ("HighBit", _numbers),
@@ -126,6 +131,21 @@ def read_header(path: Path) -> dict[str, str]:
         return picture_row(path)
     with open_dataset(path) as (dataset, _):
         return header_row(dataset, path)
+
+
+def read_uid(path: Path) -> str:
+    """The SOP Instance UID of a file as it stands there; `""` without one, and for PNG and JPEG.
+
+    It identifies the image (PS3.15 Table E.1-1), so only who asks for it gets it; see `survey.uid_table`.
+
+    Raises:
+        DicomReadError: The file is none of these kinds, or its header cannot be parsed.
+    """
+    path = Path(path)
+    if sniff(path) != "dicom":
+        return ""
+    with open_dataset(path) as (dataset, _):
+        return _text(dataset, "SOPInstanceUID")
 
 
 def header_row(dataset: FileDataset, path: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from cxr.plots.images import ImageSource
 from cxr.preprocess import find_images, image_id_of
 from cxr.rundir import PARAMETERS, data_dir_of, read_json, read_table
 from cxr.schema import CLASS_ID, DETECTION_COLUMNS, IMAGE_ID, ClassTable
+from cxr.splits import read_folds
 from cxr.store import ImageStore
 from cxr.survey import read_sizes
 from cxr.viewer.pictures import FileSource
@@ -115,7 +116,7 @@ def _run(root: Path, data_dir: Path | None) -> Material:
         parts.truth.append(read_table(root / schema.CONSENSUS_CSV))
     if (root / schema.VAL_PREDICTIONS_CSV).is_file():
         found = read_table(root / schema.VAL_PREDICTIONS_CSV)
-        folds = read_table(root / schema.FOLDS_CSV)
+        folds = read_folds(root / schema.FOLDS_CSV)
         parts.ids["validation"] = folds.loc[folds[schema.FOLD].isin(found[schema.FOLD]), IMAGE_ID].tolist()
         parts.detections.append(found[DETECTION_COLUMNS])
     if (root / schema.SUBMISSION_CSV).is_file():

@@ -27,6 +27,7 @@ from cxr.errors import ParameterError, PausedError
 from cxr.recipes import changed, from_values
 from cxr.rundir import RunDir, alone, locate, write_json
 from cxr.schema import ClassTable
+from cxr.splits import read_folds
 from cxr.store import ImageStore
 
 log = logging.getLogger("cxr")
@@ -161,7 +162,7 @@ def train_run(
     table = train_each_fold(
         ImageStore(run.input(schema.IMAGES_DIR)),
         read_targets(run, recipe.labels, classes=classes),
-        run.read_csv(schema.FOLDS_CSV),
+        read_folds(run.input(schema.FOLDS_CSV)),
         run.output(schema.CHECKPOINTS_DIR),
         recipe=recipe,
         held_out=held_out,
