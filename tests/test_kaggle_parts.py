@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import pandas as pd
 import pytest
 import torch
+import yaml
 from squares import SMALL, SQUARES
 
-from cxr import chain, kaggle, schema
+from cxr import chain, kaggle, schema, submission
 from cxr.detector.checkpoints.files import read_detector, write_slim
 from cxr.detector.checkpoints.run import BEST
 from cxr.detector.checkpoints.weights import PUBLISHERS
@@ -21,22 +24,26 @@ from cxr.detector.network.spec import DetectorSpec
 from cxr.detector.prediction.detector import load_detector
 from cxr.detector.prediction.looks import Looks, LooksRecord
 from cxr.detector.training import rehearsal
+from cxr.dicom import load_radiograph
 from cxr.errors import CheckpointError, DataError, DiskError, ParameterError, RunError
 from cxr.files import times_stay
-from cxr.kaggle import inputs, kit, opening, training
+from cxr.kaggle import inference, inputs, kit, opening, training
 from cxr.kaggle.budget import Needs
 from cxr.recipes import changed
+
+SMOKE = Path(__file__).resolve().parents[1] / "params" / "smoke.yaml"
+_LEVELS = len(rehearsal.architecture("light").strides)
+FOUND_EVERYWHERE = DetectorSpec("light", SQUARES.names, 64, ((16.0,),) * _LEVELS, (1.0,))
+"""A small network; with random weights it finds something in all places."""
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two detectors with random weights."""
     folder = tmp_path_factory.mktemp("detectors")
-    strides = len(rehearsal.architecture("light").strides)
-    spec = DetectorSpec("light", SQUARES.names, 64, ((16.0,),) * strides, (1.0,))
     for number in range(2):
         torch.manual_seed(number)
-        write_slim(build_network(spec), spec, folder / f"{number}.ckpt")
+        write_slim(build_network(FOUND_EVERYWHERE), FOUND_EVERYWHERE, folder / f"{number}.ckpt")
     return [folder / "0.ckpt", folder / "1.ckpt"]
 
 
@@ -276,3 +283,39 @@ def test_times_of_a_read_only_mount_do_not_count(tmp_path, monkeypatch):
     assert times_stay(tmp_path)
     monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=1))
     assert not times_stay(tmp_path)
+
+
+# -- prediction, in this process ---------------------------------------------------------------------
+
+
+def test_checkpoints_alone_answer_for_small_copies_in_original_pixels(tmp_path, phantom_dir):
+    root = tmp_path / "input"
+    (root / "competitions").mkdir(parents=True)
+    (root / "competitions" / kaggle.COMPETITION).symlink_to(phantom_dir)
+    copies = root / "datasets" / "me" / "pngs"
+    (copies / "test").mkdir(parents=True)
+    sizes = {}
+    for path in sorted((phantom_dir / "test").iterdir()):
+        radiograph = load_radiograph(path, longest_side=128)
+        sizes[path.stem] = radiograph.original_size
+        cv2.imwrite(str(copies / "test" / f"{path.stem}.png"), radiograph.pixels)
+    table = pd.DataFrame([(i, *size) for i, size in sizes.items()], columns=["image_id", "dim0", "dim1"])
+    table.to_csv(copies / "test_meta.csv", index=False)
+    spec = dataclasses.replace(FOUND_EVERYWHERE, class_names=schema.VINBIGDATA.names)
+    torch.manual_seed(0)
+    write_slim(build_network(spec), spec, tmp_path / "one.ckpt")
+    gathered = kit.gather([tmp_path / "one.ckpt"], looks=Looks(tta_flip=False), image_size=128)
+    kit.write_kit(gathered, root / "datasets" / "me" / "my-kit", title="My kit", owner="me")
+    values = chain.load_parameters(SMOKE, ["accelerator=cpu", "jobs=1"])
+    settings = kaggle.Settings(root=str(tmp_path), detectors="me/my-kit", data_dataset="me/pngs")
+    session = inference.begin(settings.to_json(), yaml.safe_dump(values))
+    session.read_images()
+    session.submit()
+    made = submission.check(tmp_path / "working" / "submission.csv", phantom_dir / "sample_submission.csv")
+    boxes = made[made.class_id != schema.VINBIGDATA.normal_id]
+    widest = boxes.groupby("image_id")[["y_max", "x_max"]].max()
+    for image_id, (rows, columns) in sizes.items():
+        assert 128 < widest.loc[image_id].max() <= max(rows, columns)
+    lines = made[made.class_id == schema.VINBIGDATA.normal_id].set_index("image_id").score
+    best = boxes.groupby("image_id").score.max()
+    assert (lines + best).to_numpy() == pytest.approx(1.0, abs=1e-6)
