@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # process of its own, which would compile SciPy and matplotlib anew (10 s instead of 4).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help hashes licences demo test lab notebooks parameters docs lint audit clean
+.PHONY: help hashes licences demo test lab weights notebooks parameters docs lint audit clean
 
 # HASHED=1 checks each file that is downloaded against requirements.hashes. That takes all packages of that file,
 # those of the tests and pages too: pip cannot check the hashes of some packages only, nor of an editable one.
@@ -68,6 +68,9 @@ notebooks: $(VENV)/.installed  ## write the .ipynb twins of the notebooks
 
 parameters: $(VENV)/.installed  ## write docs/parameters.md from the code
 	$(BIN)/python docs/parameter_reference.py
+
+weights: $(VENV)/.installed  ## train the weights that ship with the package anew (half an hour)
+	$(BIN)/python -m cxr.detector.training.pretrain
 
 licences: $(VENV)/.installed-test  ## write docs/licences.md from the installed packages
 	$(BIN)/python docs/licences.py

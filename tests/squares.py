@@ -43,7 +43,7 @@ IMAGES, TABLE = squares(8)
 
 SMALL = changed(
     Recipe(), label_mode="fused", detector_image_size=64, epochs=2, images_per_epoch=4, batch_size=2,
-    negative_fraction=-1.0, class_balance=0.0, ema_decay=0.9,
+    negative_fraction=-1.0, class_balance=0.0, ema_decay=0.9, weights="",
 )  # fmt: skip
 
 

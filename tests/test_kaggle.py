@@ -155,6 +155,7 @@ def test_a_kernel_too_large_for_kaggle_is_refused(tmp_path: Path, monkeypatch: p
     [
         ({"weights": "torchvision"}, "a kernel has no internet"),
         ({"weights": "timm"}, "weights: timm downloads"),
+        ({"weights": "phantom"}, "a kernel carries the code alone"),
         ({"weights": "models/a.pth"}, "weights: models/a.pth is no path on Kaggle"),
         ({"weights": "/kaggle/input/other/a.pth"}, "is in no data set that is mounted"),
         ({"checkpoints": ["/home/me/fold{fold}/best.ckpt"]}, "checkpoints: .* is no path on Kaggle"),

@@ -26,7 +26,7 @@ class Network:
         "light", "a network of the registry, such as resnet50_fpn_v2, or timm/NAME"
     )
     weights: str = parameter(
-        "", 'start: "" random, "torchvision" or "timm" theirs, or a file; {fold} is the fold'
+        "auto", 'file ({fold}: the fold), phantom, torchvision, timm, "" random; auto: phantom or ""'
     )
     weights_sha256: str = parameter("", 'expected hash of that file, "" to not check')
     detector_image_size: int = parameter(
@@ -185,9 +185,7 @@ class Machine:
     )
     num_workers: int = parameter(0, "loading processes of each device", machine=True, low=0)
     cache_mib: int = parameter(512, "memory for resized images", unit="MiB", machine=True, low=0)
-    precision: str = parameter(
-        "auto", "auto is 16 bits where the device is faster so, else float32; or as Lightning names it"
-    )
+    precision: str = parameter("auto", "16 bits where that is faster, else float32; or as Lightning names it")
     compile_backbone: bool = parameter(False, "torch.compile, pays on CUDA in long trainings", machine=True)
     tensorboard: bool = parameter(False, "also log for TensorBoard, needs that package", machine=True)
 

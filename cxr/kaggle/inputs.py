@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cxr import schema
 from cxr.chain import PARAMETERS
+from cxr.detector.checkpoints.shipped import AUTO, PHANTOM
 from cxr.errors import DataError, ParameterError
 from cxr.files import sha256, sidecar
 from cxr.params import Value
@@ -65,6 +66,11 @@ def check_paths(values: Mapping[str, Value], slugs: set[str]) -> None:
             internet, which a kernel does not have.
     """
     for name, path in _named(values):
+        if name == "weights" and path == PHANTOM:
+            raise ParameterError(
+                "weights: a kernel carries the code alone, not weights from phantoms. Put their file into "
+                f"a data set, mount it with --dataset OWNER/SLUG and give {INPUT}/SLUG/FILE.pth"
+            )
         if name == "weights" and path in DOWNLOADS:
             raise ParameterError(
                 f"weights: {path} downloads, and a kernel has no internet. Put the file into a data set, "
@@ -145,6 +151,8 @@ def _named(values: Mapping[str, Value]) -> list[tuple[str, str]]:
     pairs = []
     for name in PATH_PARAMETERS:
         value = values.get(name, "")
+        if name == "weights" and value == AUTO:  # what ships with the package is not in a kernel
+            continue
         pairs += [(name, str(path)) for path in (value if isinstance(value, list) else [value]) if path]
     return pairs
 

@@ -53,8 +53,9 @@ from cxr.store import ImageStore
 from cxr.survey import read_sizes
 
 FOLDS = 5
-TRIAL_IMAGES = 120
-"""Images of the short training that tells how long one image takes."""
+TRIAL_STEPS, WARM_UP = 30, 5
+"""Steps of the short training that tells how long one takes, and those of them that do not count."""
+SKETCH_BATCH = 4
 
 Split = tuple[list[str], list[str]]
 
@@ -130,18 +131,17 @@ class Sketch:
         target = {"boxes": torch.from_numpy(boxes), "labels": torch.tensor(labels, dtype=torch.int64)}
         return torch.from_numpy(pixels)[None].float() / 255, target
 
-    def train(self, ids: list[str], seed: int, images: int) -> nn.Module:
+    def train(self, ids: list[str], seed: int, steps: int, tick: Callable[[], None]) -> nn.Module:
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         net = sketch_network(len(self.classes.names), self.size).train()
         optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.01)
-        steps = max(1, images // 4)
         course = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps)
         order: list[str] = []
         for _ in range(steps):
-            if len(order) < 4:
+            if len(order) < SKETCH_BATCH:
                 order = rng.permutation(ids).tolist()
-            batch, order = order[:4], order[4:]
+            batch, order = order[:SKETCH_BATCH], order[SKETCH_BATCH:]
             pairs = [self.tensors(image_id) for image_id in batch]
             for place, (image, target) in enumerate(pairs):
                 if rng.random() < 0.5:
@@ -154,6 +154,7 @@ class Sketch:
             nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
             course.step()
+            tick()
         return net.eval()
 
     def predict(self, net: nn.Module, ids: list[str]) -> pd.DataFrame:
@@ -222,31 +223,41 @@ class Bench:
         if variant == "sketch":
             size = self.recipe.network.detector_image_size
             sketch = Sketch(self.store, self.truth, self.classes, size)
-            each = self._seconds_an_image(lambda: sketch.train(train_ids, seed, TRIAL_IMAGES))
+            each = self._seconds_a_step(lambda tick: sketch.train(train_ids, seed, TRIAL_STEPS, tick))
             started = time.process_time()
-            net = sketch.train(train_ids, seed, round(60 * self.minutes / each))
+            net = sketch.train(train_ids, seed, round(60 * self.minutes / each), lambda: None)
             return sketch.predict(net, held_out), (time.process_time() - started) / 60
         change = {} if variant == "recipe" else settings_from(variant)
         recipe = changed(self.recipe, **{**change, "seed": seed})
-        trial = changed(recipe, epochs=1, images_per_epoch=TRIAL_IMAGES)
-        each = self._seconds_an_image(lambda: self._fit(train_ids, trial))
-        images = 60 * self.minutes / each
+        batch = recipe.sampling.batch_size
+        trial = changed(recipe, epochs=1, images_per_epoch=TRIAL_STEPS * batch)
+        each = self._seconds_a_step(lambda tick: self._fit(train_ids, trial, tick))
+        images = 60 * self.minutes / each * batch
         epochs = max(1, round(images / len(train_ids)))
         started = time.process_time()
         best = self._fit(train_ids, changed(recipe, epochs=epochs, images_per_epoch=round(images / epochs)))
         minutes = (time.process_time() - started) / 60
         return predict_store(load_detector(best, device="cpu"), self.store, held_out, looks=ONE_LOOK), minutes
 
-    def _fit(self, train_ids: list[str], recipe: Recipe) -> Path:
-        result = train_detector(self.store, self.train, train_ids, [], recipe, self.out, classes=self.classes)
+    def _fit(self, train_ids: list[str], recipe: Recipe, tick: Callable[[], None] = lambda: None) -> Path:
+        result = train_detector(
+            self.store,
+            self.train,
+            train_ids,
+            [],
+            recipe,
+            self.out,
+            classes=self.classes,
+            progress=lambda *_: tick(),
+        )
         return result.best
 
     @staticmethod
-    def _seconds_an_image(trial: Callable[[], object]) -> float:
-        """CPU seconds an image; wall time would count what else runs on the machine."""
-        started = time.process_time()
-        trial()
-        return (time.process_time() - started) / TRIAL_IMAGES
+    def _seconds_a_step(trial: Callable[[Callable[[], None]], object]) -> float:
+        """CPU seconds a step of a trial; wall time would count what else runs on the machine."""
+        times: list[float] = []
+        trial(lambda: times.append(time.process_time()))
+        return (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
 
     def score(self, found: pd.DataFrame, seed: int) -> metrics.BootstrapResult:
         """The findings' APs on the images held out, resampled."""

@@ -94,10 +94,11 @@ def recipe_of(problem: str) -> tuple[Recipe, dict[str, Settings]]:
     """The recipe for a problem, and its variants by name, itself and the plain one first."""
     if problem == "lungs":
         lungs = {"detector_image_size": 256, "epochs": 36, "images_per_epoch": 0, "negative_fraction": -1.0}
-        recipe = changed(Recipe(), **lungs, class_balance=0.0, label_mode="fused")
+        recipe = changed(Recipe(), **lungs, weights="", class_balance=0.0, label_mode="fused")
         sizes, own = (64.0, 128.0, 256.0, 512.0), {}
     else:
-        recipe = from_values(Recipe, chain.load_parameters(ROOT / "params" / "demo.yaml"))
+        demo = chain.load_parameters(ROOT / "params" / "demo.yaml")
+        recipe = changed(from_values(Recipe, demo), weights="")
         # torchvision's 32 to 256 at 800 px, at this network's size.
         sizes, own = (12.0, 24.0, 48.0, 96.0), ONLY_PHANTOM
     sgd = PARTS["SGD 3e-3 for AdamW"]

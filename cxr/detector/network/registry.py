@@ -31,6 +31,7 @@ class Architecture:
         learning_rate: For AdamW at batch size 4; other sizes follow from it.
         coco: Name of torchvision's published weights for the whole detector; empty for none.
         timm: Name in timm, which publishes weights for the backbone; empty for none.
+        phantom: File of weights that ship with the package (`checkpoints.shipped`); empty for none.
     """
 
     build: Callable[[DetectorSpec], DetectionNetwork]
@@ -41,17 +42,23 @@ class Architecture:
     learning_rate: float = 1e-4
     coco: str = ""
     timm: str = ""
+    phantom: str = ""
 
 
 _PYRAMID = (4, 8, 16, 32, 64)
+_LIGHT_PHANTOM = "light-6de82565.pth"
 _RESNET_STEM = "backbone.body.conv1"
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "light": Architecture(faster_rcnn(light_parts), LightBackbone.strides, learning_rate=1e-3),
-    "light_retinanet": Architecture(
-        retinanet(), LightBackbone.strides, sizes_per_level=2, learning_rate=1e-3
+    "light": Architecture(
+        faster_rcnn(light_parts), LightBackbone.strides, learning_rate=1e-3, phantom=_LIGHT_PHANTOM
     ),
-    "light_fcos": Architecture(fcos(), LightBackbone.strides, sizes_per_level=0, learning_rate=1e-3),
+    "light_retinanet": Architecture(
+        retinanet(), LightBackbone.strides, sizes_per_level=2, learning_rate=1e-3, phantom=_LIGHT_PHANTOM
+    ),
+    "light_fcos": Architecture(
+        fcos(), LightBackbone.strides, sizes_per_level=0, learning_rate=1e-3, phantom=_LIGHT_PHANTOM
+    ),
     "mobilenet_v3_large_fpn": Architecture(
         faster_rcnn(mobilenet_parts),
         (32, 32, 64),

@@ -18,6 +18,7 @@ from cxr import annotations as ann
 from cxr import schema
 from cxr.detector.checkpoints.files import is_detector
 from cxr.detector.checkpoints.run import BEST, FOLD_FIELD, LAST, METRICS, fold_folder
+from cxr.detector.checkpoints.shipped import AUTO, PHANTOM
 from cxr.detector.checkpoints.weights import PUBLISHERS
 from cxr.detector.recipe import Labels, Recipe
 from cxr.detector.training.identity import key_of, run_key
@@ -157,7 +158,7 @@ def train_run(
         DataError: An earlier notebook has not run.
         PausedError: `pause_minutes` are over before all is trained.
     """
-    if recipe.network.weights not in ("", *PUBLISHERS):
+    if recipe.network.weights not in ("", AUTO, PHANTOM, *PUBLISHERS):
         recipe = changed(recipe, weights=str(locate(recipe.network.weights)))
     table = train_each_fold(
         ImageStore(run.input(schema.IMAGES_DIR)),

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cxr import schema
+from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.checkpoints.weights import read_checkpoint
 from cxr.detector.recipe import Recipe
 from cxr.errors import CheckpointError, ParameterError
@@ -75,7 +76,7 @@ def run_key(
         ),
     ):
         digest.update(part.encode())
-    weights = Path(recipe.network.weights)
+    weights = Path(start_of(recipe.network.weights, recipe.network.architecture_name))
     if weights.is_file():
         digest.update(sha256(weights).encode())
     return digest.hexdigest()

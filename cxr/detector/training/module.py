@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cxr import metrics, schema
+from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.data.answers import Rows, answer_rows, detection_table
 from cxr.detector.data.augment import augment_batch, draw_factor, mirror_of
 from cxr.detector.network.base import Answers, DetectionNetwork, batch_norms, freeze_batch_norm, freeze_early
@@ -85,7 +86,7 @@ class DetectorModule(pl.LightningModule):
         """
         if self.plan.freeze_batch_norm:
             freeze_batch_norm(self.net)
-            if self.recipe.network.weights:
+            if start_of(self.recipe.network.weights, self.spec.architecture):
                 freeze_early(self.net)
         self.net.to(memory_format=torch.channels_last)
         decay = self.recipe.optimisation.ema_decay

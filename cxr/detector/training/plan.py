@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.data.labels import Lesson
 from cxr.detector.data.pixels import ImageSource
 from cxr.detector.data.targets import build_targets
@@ -88,7 +89,8 @@ def make_plan(recipe: Recipe, *, batches_per_epoch: int, processes: int, load_si
         own = architecture(recipe.network.architecture_name).learning_rate
         rate = 0.005 * growth if optimisation.optimizer == "sgd" else own * math.sqrt(growth)
     total = -(-batches_per_epoch // sampling.accumulate) * recipe.schedule.epochs
-    auto = bool(recipe.network.weights) and sampling.batch_size < 8
+    start = start_of(recipe.network.weights, recipe.network.architecture_name)
+    auto = bool(start) and sampling.batch_size < 8
     return Plan(
         learning_rate=float(rate),
         total_steps=total,

@@ -13,6 +13,7 @@ import torch
 
 from cxr import schema
 from cxr.detector.checkpoints.run import BEST, LAST, METRICS
+from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.checkpoints.weights import load_weights
 from cxr.detector.data.labels import choose_lesson
 from cxr.detector.data.pixels import ImageSource
@@ -163,7 +164,7 @@ def _start(module: DetectorModule, recipe: Recipe, last: Path | None) -> str:
         network = recipe.network
         started_from = load_weights(
             module.net,
-            network.weights,
+            start_of(network.weights, network.architecture_name),
             architecture_name=network.architecture_name,
             sha256=network.weights_sha256,
         ).message
