@@ -16,6 +16,8 @@ from cxr.errors import ParameterError
 from cxr.recipes import check, parameter
 
 LABEL_MODES = ("fused", "every_reader", "agreement")
+AUTO, PHANTOM = "auto", "phantom"
+"""Values of `weights`: what ships with the package, or random weights where nothing does; what ships."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxr import schema
 from cxr.chain import PARAMETERS
-from cxr.detector.checkpoints.shipped import AUTO, PHANTOM
+from cxr.detector.recipe import AUTO, PHANTOM
 from cxr.errors import DataError, ParameterError
 from cxr.files import sha256, sidecar
 from cxr.params import Value

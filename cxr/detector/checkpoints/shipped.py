@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from cxr.detector.network.registry import architecture
+from cxr.detector.recipe import AUTO, PHANTOM
 from cxr.errors import CheckpointError
 
 log = logging.getLogger("cxr")
@@ -15,8 +16,6 @@ FOLDER = Path(__file__).with_name("phantom")
 
 SEED = 2000
 """Seed of the phantom that they were trained on; no other phantom of this project has it."""
-
-AUTO, PHANTOM = "auto", "phantom"
 
 
 def start_of(weights: str, architecture_name: str) -> str:

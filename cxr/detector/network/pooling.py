@@ -36,7 +36,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
         """Pooled regions (R, C, rows, columns); arguments as torchvision's."""
         levels = [level for name, level in x.items() if name in self.featmap_names]
         if not self.training or self.sampling_ratio <= 0 or levels[0].device.type != "cpu":
-            return super().forward(x, boxes, image_shapes)  # type: ignore[no-any-return]
+            return super().forward(x, boxes, image_shapes)
         if self.scales is None:  # torchvision finds scales and levels in its first call
             with torch.no_grad():
                 super().forward(x, [b[:1] for b in boxes], image_shapes)
@@ -62,7 +62,7 @@ class GatheredRoIAlign(MultiScaleRoIAlign):
             pooled.view(len(regions), rows * columns, table.shape[1])
             .transpose(1, 2)
             .unflatten(2, (rows, columns))
-        )  # type: ignore[no-any-return]
+        )
 
     def _places(self, low: Tensor, high: Tensor, length: Tensor, bins: int) -> tuple[Tensor, Tensor]:
         """Where the samples of each bin lie along one axis, and with what weight.
@@ -104,7 +104,7 @@ class _WeightedRows(torch.autograd.Function):
         return F.embedding_bag(places, table, mode="sum", per_sample_weights=weights)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         places, weights = ctx.saved_tensors
         flat = places.reshape(-1)
         order = torch.argsort(flat, stable=True)

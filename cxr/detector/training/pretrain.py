@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from cxr import annotations
+from cxr import annotations as ann
 from cxr.detector.checkpoints import shipped
 from cxr.detector.checkpoints.files import read_detector
 from cxr.detector.checkpoints.weights import check_finite
@@ -94,7 +94,7 @@ def make_weights(plan: Pretraining, folder: Path, out: Path) -> tuple[Path, floa
     )
     result = train_detector(
         store,
-        annotations.read_annotations(data / "train.csv"),
+        ann.read_annotations(data / "train.csv"),
         ids[plan.held_out :],
         ids[: plan.held_out],
         recipe,
