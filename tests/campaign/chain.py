@@ -1,0 +1,199 @@
+"""The campaign against the whole chain. Long, by hand:
+
+    cd tests && python -m campaign.chain WORK --kills 200 --only kills models
+
+prints the table of docs/reliability.md and fails with an `AssertionError` where a promise is broken.
+`quick.py` says how a run takes seconds here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from campaign import quick
+from campaign.models import models
+from campaign.tally import Row, counted, markdown
+from smoke_run import SMOKE, TABLES
+
+from cxr import files, phantom, schema
+
+STAGES = (
+    "01_eda", "02_preprocess", "03_features", "04_split",
+    "05_classifier", "06_detector", "07_evaluation", "08_submission",
+)  # fmt: skip
+SIGNALS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
+KILLS = [(name, group) for name in SIGNALS for group in (True, False)]
+COMPARED = [*TABLES, schema.SCORE_JSON, f"{schema.IMAGES_DIR}/index.csv"]
+
+
+class Bench:
+    """A small phantom, an undisturbed run of it, and a folder to work in."""
+
+    def __init__(self, work: Path) -> None:
+        self.work, self.reference = work.resolve(), work.resolve() / "undisturbed"
+        self.work.mkdir(parents=True, exist_ok=True)
+        images = {"images": 12, "test_images": 4, "size": 256, "seed": 3, "jobs": 1}
+        self.data = phantom.make_phantom(self.work / "data", **images)
+        if not (self.reference / "report.html").exists():
+            status, said = quick.run(self.arguments(self.reference), self.work)
+            assert status == 0, said[-3000:]
+        self.expected = self.content(self.reference)
+
+    def arguments(self, run_dir: Path, **more: object) -> list[str]:
+        """`cxr run` into a folder, with two readers at a time."""
+        values = {**quick.SETTINGS, "data_dir": self.data, "run_dir": run_dir, "jobs": 2, **more}
+        options = [text for name, value in values.items() for text in ("-p", f"{name}={value}")]
+        return ["run", str(SMOKE), *options]
+
+    def content(self, run_dir: Path, stages: int = 8) -> dict[str, bytes]:
+        """The tables of a run's first stages, none of which holds a time."""
+        wanted = [table for table in COMPARED if table.split("/")[0] in STAGES[:stages]]
+        return {table: (run_dir / table).read_bytes() for table in wanted}
+
+    def finish(self, run_dir: Path) -> list[str]:
+        """Let a run go on to its end, hold it against the undisturbed one; the notebooks it executed."""
+        status, said = quick.run(self.arguments(run_dir), self.work)
+        assert status == 0, said[-3000:]
+        self.compare(run_dir)
+        return executed(said)
+
+    def compare(self, run_dir: Path) -> None:
+        """Equal tables, and nothing left over."""
+        got = self.content(run_dir)
+        assert got == self.expected, [name for name in got if got[name] != self.expected[name]]
+        ends = (".part", ".failed.ipynb")
+        left = [p for p in run_dir.rglob("*") if files.is_temporary(p) or p.name.endswith(ends)]
+        left += [p for p in (self.work / "tmp").iterdir() if not p.name.startswith("torchinductor_")]
+        assert not left, left
+
+    def up_to(self, stage: int, name: str) -> Path:
+        """A copy of the undisturbed run in which this stage (from 1) and the later ones have not begun."""
+        run_dir = self.work / name
+        shutil.rmtree(run_dir, ignore_errors=True)
+        shutil.copytree(self.reference, run_dir, ignore=shutil.ignore_patterns(*STAGES[stage - 1 :]))
+        return run_dir
+
+
+def executed(said: str) -> list[str]:
+    """Notebooks that a run executed."""
+    return re.findall(r"^\[\d/8\] (\w+): done in", said, flags=re.M)
+
+
+# -- kills -------------------------------------------------------------------------------------------
+
+
+def kills(bench: Bench, number: int, seed: int) -> list[Row]:
+    """Stop a run in each stage in turn at a random moment, in six ways, and let it go on."""
+    rng, stages = random.Random(seed), Counter[str]()
+    ends: dict[tuple[str, bool], Counter[str]] = {kill: Counter() for kill in KILLS}
+    run_dir, done, whole = bench.work / "killed", 0, 0
+    shutil.rmtree(run_dir, ignore_errors=True)
+    while done < number:
+        for place in range(8):
+            name, group = KILLS[(whole + place) % len(KILLS)]
+            started = quick.start(bench.arguments(run_dir), bench.work)
+            mark = f"[{place + 1}/8] {STAGES[place]}: "
+            while f"{mark}running" not in started.said() and not _is_over(started):
+                time.sleep(0.01)
+            until = time.monotonic() + rng.uniform(0, 1.5) * _seconds(bench, place)
+            while time.monotonic() < until and f"{mark}done" not in started.said():
+                time.sleep(0.01)
+            (os.killpg if group else os.kill)(started.process, signal.Signals[name])
+            status, said = started.wait(), started.said()
+            assert status in (0, SIGNALS[name]), (name, group, status, said[-3000:])
+            assert "Traceback" not in said, said[-3000:]
+            require_gone(started.process, run_dir)
+            stages[(re.findall(r"\] (\w+): running", said) or ["before the first"])[-1]] += 1
+            ends[name, group][f"exit {status}" if status else "done before"] += 1
+            done += 1
+        bench.finish(run_dir)
+        shutil.rmtree(run_dir)
+        whole += 1
+        print(f"{done} kills, {whole} whole runs", file=sys.stderr, flush=True)
+    rows = []
+    for (name, group), count in ends.items():
+        whom = "the group" if group else "the parent"
+        rows.append(Row(f"run stopped: {name} to {whom}", sum(count.values()), counted(count)))
+    told = f"{counted(stages)}; {whole} whole runs, equal tables; no process, lock or file left"
+    return [*rows, Row("the same by the notebook that ran", done, told)]
+
+
+def _is_over(started: quick.Started) -> bool:
+    """Whether the process has ended; its status is still to be asked for."""
+    return os.waitid(os.P_PID, started.process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _seconds(bench: Bench, place: int) -> float:
+    """What a stage took in the undisturbed run."""
+    text = (bench.reference / STAGES[place] / "manifest.json").read_text()
+    return float(re.findall(r'"seconds": ([\d.]+)', text)[-1])
+
+
+def require_gone(session: int, run_dir: Path) -> None:
+    """No process goes on, and the run's folder is free."""
+    until = time.monotonic() + 60
+    while left := quick.in_session(session):
+        assert time.monotonic() < until, f"processes left: {left}"
+        time.sleep(0.05)
+    if (run_dir / ".lock").exists():
+        with open(run_dir / ".lock", "a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# -- files beside the notebooks' folders -------------------------------------------------------------
+
+
+def other_files(bench: Bench, number: int, seed: int) -> list[Row]:
+    """Files beside the notebooks' folders: parameters, lock, report."""
+    run_dir = bench.up_to(9, "beside")
+    bench.finish(run_dir)
+    tried = 0
+    for name in ("parameters.yaml", "report.html", ".lock"):
+        for content in (b"", b"\xff\xfe\x00", None):
+            (run_dir / name).unlink() if content is None else (run_dir / name).write_bytes(content)
+            assert bench.finish(run_dir) == []
+            tried += 1
+    return [
+        Row("parameters, report and lock emptied, overwritten, deleted", tried, "made again; nothing ran")
+    ]
+
+
+def main() -> int:
+    """Run the parts asked for and print their table."""
+    parts: dict[str, tuple[Callable[[Bench, int, int], list[Row]], int]] = {
+        "kills": (kills, 200),
+        "beside": (other_files, 0),
+        "models": (models, 0),
+    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder to work in")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=list(parts), choices=list(parts))
+    for name, (_, number) in parts.items():
+        if number:
+            parser.add_argument(f"--{name}", type=int, default=number, help="how many")
+    asked = parser.parse_args()
+    quick.prepare()
+    bench, rows = Bench(asked.work), list[Row]()
+    for name in asked.only:
+        start = time.monotonic()
+        new = parts[name][0](bench, getattr(asked, name, 0), asked.seed)
+        rows += new
+        print(f"{name}: {time.monotonic() - start:.0f} s\n{markdown(new)}", flush=True)
+    print(markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
