@@ -92,14 +92,14 @@ val = consensus[consensus.image_id.isin(val_ids)]
 
 # %%
 looks = recipes.from_values(Looks, globals())
-found, calibrations = predict_out_of_fold(
+judged = predict_out_of_fold(
     store, folds, detectors, val, looks=looks, classes=classes, iou_threshold=iou_threshold,
     batch_size=predict_batch_size, num_workers=num_workers, progress=run.progress("images"),
 )  # fmt: skip
-record = LooksRecord(looks, tuple(checkpoints), iou_threshold, calibrations)
+record = LooksRecord(looks, tuple(checkpoints), iou_threshold, judged.calibrations)
 run.write_json(record.to_dict(), schema.LOOKS_JSON)
-run.write_csv(found, schema.VAL_PREDICTIONS_CSV)
-found = found[schema.DETECTION_COLUMNS]
+run.write_csv(judged.detections, schema.VAL_PREDICTIONS_CSV)
+found = judged.detections[schema.DETECTION_COLUMNS]
 run.write_json(feat.fold_record(all_folds, detectors), schema.VAL_PREDICTIONS_JSON)
 count = sum(map(len, detectors.values()))
 Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {count} detector(s).")
@@ -114,6 +114,28 @@ Markdown(f"{len(found):,} boxes on {len(val_ids):,} images, from {count} detecto
 # with them. Notebook 08's score, where the truth of the test images is known, is free of this.
 
 # %% [markdown]
+# ## How much each family counts
+#
+# Detectors of one training, one a fold, are a family. The parameter `checkpoints` may name several, for
+# example Faster R-CNN and RetinaNet. For each finding, this notebook learns how much each family counts when
+# their boxes are fused. Look at `gain`, the difference to the best family alone on the same images.
+
+# %%
+one_family = Markdown("One family of detectors, or not one of each in every fold: all count alike.")
+one_family if judged.comparison is None else judged.comparison.round(4)
+
+# %% [markdown]
+# Each image was scored with weights learned from other images. Learned weights are taken only where
+# they score higher than the best family alone. Where the interval of `gain` holds zero, fusing is not
+# better beyond chance. The weights go into `looks.json` with the calibrations. Each row adds up to 1 over the
+# families; look for findings at which one family is better than its mean.
+
+# %%
+one_family if judged.weights is None else judged.weights.round(2)
+
+# %% [markdown]
+# A finding with few boxes has weights near those of all findings, since its own say little.
+#
 # ## The gate, chosen before anything else
 #
 # The classifier says how likely an image is abnormal, without having seen the image in training.

@@ -35,7 +35,7 @@ from cxr import annotations as ann
 from cxr import chain, errors, kaggle, metrics, plots, schema, submission, viewer
 from cxr import features as feat
 from cxr.detector.checkpoints.run import checkpoints_by_fold, chosen_checkpoints
-from cxr.detector.prediction.detector import load_detectors
+from cxr.detector.prediction.detector import class_weights, load_detectors
 from cxr.detector.prediction.fusion import fuse_detections
 from cxr.detector.prediction.looks import read_looks
 from cxr.detector.prediction.predict import predict_store
@@ -87,12 +87,13 @@ record = read_looks(run.input(schema.LOOKS_JSON))
 looks, iou_threshold = record.looks, record.iou_threshold
 files = chosen_checkpoints(run.input(schema.CHECKPOINTS_DIR), record.checkpoints)
 readable = [i for i in image_ids if i in store]
+detectors = load_detectors(files, record.calibrations)
 by_detector = [
     predict_store(
         detector, store, readable, looks=looks,
         batch_size=predict_batch_size, num_workers=num_workers, progress=run.progress("images"),
     )
-    for detector in load_detectors(files, record.calibrations)
+    for detector in detectors
 ]  # fmt: skip
 Markdown(f"{sum(map(len, by_detector)):,} boxes from {len(files)} detector(s).")
 
@@ -111,10 +112,11 @@ if not record.checkpoints:
 
 # %% [markdown]
 # Where there are several detectors, boxes that overlap become one. A box that one of the detectors did
-# not draw gets a lower score (`detector_fusion` in notebook 07 names other ways).
+# not draw gets a lower score (`detector_fusion` in notebook 07 names other ways). Where notebook 07 has
+# learnt how much each detector counts for each finding, it counts so here.
 
 # %%
-found = fuse_detections(by_detector, readable, looks=looks)
+found = fuse_detections(by_detector, readable, looks=looks, weights=class_weights(detectors))
 Markdown(f"{len(found):,} boxes to gate.")
 
 # %% [markdown]

@@ -91,7 +91,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     return seen
 
 
-def judge(checkpoints: dict[int, list[Path]]) -> tuple[pd.DataFrame, dict]:
+def judge(checkpoints: dict[int, list[Path]]) -> out_of_fold.OutOfFold:
     return out_of_fold.predict_out_of_fold(
         None, FOLDS, checkpoints, TRUTH,
         looks=Looks(), classes=CLASSES, iou_threshold=0.4, batch_size=8,
@@ -99,32 +99,34 @@ def judge(checkpoints: dict[int, list[Path]]) -> tuple[pd.DataFrame, dict]:
 
 
 def test_each_detector_sees_its_own_fold_and_learns_what_its_scores_are_worth(looked):
-    found, calibrations = judge({0: [Path("boaster")], 1: [Path("modest")]})
+    judgement = judge({0: [Path("boaster")], 1: [Path("modest")]})
     assert looked == [("boaster", IDS[0::2]), ("modest", IDS[1::2])]
-    assert set(calibrations) == {"boaster", "modest"}
+    assert set(judgement.calibrations) == {"boaster", "modest"}
     for fold in (0, 1):
-        scores = found.loc[found[schema.IMAGE_ID].isin(IDS[fold::2]), schema.SCORE]
+        scores = judgement.detections.loc[
+            judgement.detections[schema.IMAGE_ID].isin(IDS[fold::2]), schema.SCORE
+        ]
         assert scores.mean() == pytest.approx(1 / 3, abs=0.03)
-    (boaster,) = detectors.load_detectors([Path("boaster")], calibrations)
+    (boaster,) = detectors.load_detectors([Path("boaster")], judgement.calibrations)
     assert boaster.calibration.apply([0.9], [0])[0] == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_one_detector_keeps_its_scores(looked):
-    found, calibrations = judge({0: [Path("boaster")]})
-    assert calibrations == {}
-    assert set(found[schema.SCORE]) == {0.9}
+    judgement = judge({0: [Path("boaster")]})
+    assert judgement.calibrations == {}
+    assert set(judgement.detections[schema.SCORE]) == {0.9}
 
 
 def test_two_detectors_of_a_fold_are_fused(looked):
-    found, calibrations = judge({0: [Path("boaster"), Path("modest")]})
-    assert len(found) == 3 * 40
-    assert found[schema.SCORE].mean() == pytest.approx(1 / 3, abs=0.03)
-    assert len(calibrations) == 2
+    judgement = judge({0: [Path("boaster"), Path("modest")]})
+    assert len(judgement.detections) == 3 * 40
+    assert judgement.detections[schema.SCORE].mean() == pytest.approx(1 / 3, abs=0.03)
+    assert len(judgement.calibrations) == 2
 
 
 def test_scores_are_calibrated_for_all_or_for_none(looked, caplog):
-    _, calibrations = judge({0: [Path("boaster")], 1: [Path("modest")]})
-    both = detectors.load_detectors([Path("boaster"), Path("stranger")], calibrations)
+    judgement = judge({0: [Path("boaster")], 1: [Path("modest")]})
+    both = detectors.load_detectors([Path("boaster"), Path("stranger")], judgement.calibrations)
     assert [d.calibration for d in both] == [None, None]
     assert "no calibration is known for stranger" in caplog.text
 

@@ -29,10 +29,12 @@ class ScoreCalibration:
     Attributes:
         slope: Above zero, so that better stays better.
         offsets: One a finding, by class id.
+        weights: How much the detector counts beside others, one a finding; empty for as much as each other.
     """
 
     slope: float
     offsets: tuple[float, ...]
+    weights: tuple[float, ...] = ()
 
     def apply(self, scores: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Probabilities of boxes with these scores and class ids, float64 (N,)."""
@@ -48,12 +50,13 @@ class ScoreCalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""
-        return {"slope": self.slope, "offsets": list(self.offsets)}
+        return {"slope": self.slope, "offsets": list(self.offsets), "weights": list(self.weights)}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ScoreCalibration:
         """The inverse of `to_dict`."""
-        return cls(float(plain["slope"]), tuple(float(o) for o in plain["offsets"]))
+        offsets, weights = (tuple(float(v) for v in plain.get(name, ())) for name in ("offsets", "weights"))
+        return cls(float(plain["slope"]), offsets, weights)
 
 
 def calibrate_scores(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cxr.detector.checkpoints.files import read_detector, write_safetensors
@@ -66,7 +67,7 @@ def load_detectors(
 
     Args:
         files: `.ckpt` or `.safetensors`.
-        calibrations: Of `out_of_fold.predict_out_of_fold`, by the hash of the detector's file.
+        calibrations: of `OutOfFold`, by the hash of the detector's file.
         device: See `load_detector`.
     """
     detectors = [load_detector(path, device=device) for path in files]
@@ -77,6 +78,16 @@ def load_detectors(
             log.warning("scores are not calibrated: no calibration is known for %s", ", ".join(without))
         return detectors
     return [replace(d, calibration=ScoreCalibration.from_dict(known[d.sha256])) for d in detectors]
+
+
+def class_weights(detectors: Sequence[Detector]) -> np.ndarray | None:
+    """How much each detector counts for each finding when they are fused.
+
+    Returns:
+        float64 (detectors, findings), for `fuse_detections`; None where that was not learnt for all of them.
+    """
+    weights = [d.calibration.weights if d.calibration is not None else () for d in detectors]
+    return np.array(weights) if all(weights) else None
 
 
 def export_detector(detector: Detector, path: Path) -> str:

@@ -57,8 +57,8 @@ class LooksRecord:
         looks: How each detector looked.
         checkpoints: Detectors as the parameter `checkpoints` named them; empty for those of notebook 06.
         iou_threshold: IoU above which a box was a hit.
-        calibrations: What scores are worth, by the hash of the detector's file; fitted to `looks`. Empty
-            where there is one detector.
+        calibrations: What scores are worth and how much the detector counts, by the hash of its file; fitted
+            to `looks`. Empty where there is one detector.
     """
 
     looks: Looks

@@ -16,7 +16,7 @@ from cxr.detector.data.batches import RadiographDataset, like_shape_batches, mak
 from cxr.detector.data.pixels import ImageSource
 from cxr.detector.network.base import Answers
 from cxr.detector.network.device import autocast
-from cxr.detector.prediction.detector import Detector
+from cxr.detector.prediction.detector import Detector, class_weights
 from cxr.detector.prediction.fusion import fuse_detections
 from cxr.detector.prediction.looks import ONE_LOOK, Looks
 from cxr.errors import CheckpointError, DataError
@@ -36,7 +36,8 @@ def predict_store(
 
     What one detector finds in its looks is fused (by weighted boxes a look that finds nothing lowers the
     scores of the others' boxes). Then it is calibrated, where a calibration is known. Then the detectors'
-    answers are fused likewise. The result does not depend on `batch_size`.
+    answers are fused likewise, by their weights where those are known. The result does not depend on
+    `batch_size`.
 
     Args:
         detectors: One or several, of the same classes.
@@ -75,7 +76,7 @@ def predict_store(
             views += [detection_table([view[image_id] for image_id in image_ids]) for view in found]
         answer = fuse_detections(views, image_ids, looks=looks)
         answers.append(answer if detector.calibration is None else detector.calibration.apply_table(answer))
-    return fuse_detections(answers, image_ids, looks=looks)
+    return fuse_detections(answers, image_ids, looks=looks, weights=class_weights(members))
 
 
 def ensemble_of(detectors: Detector | Sequence[Detector]) -> list[Detector]:
