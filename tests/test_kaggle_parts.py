@@ -91,6 +91,8 @@ def test_a_rehearsal_measures_training_and_prediction():
     assert 0 < shown.predict_seconds < 10
     assert 0 < shown.train_seconds < 10
     assert "random weights" in shown.weights
+    shipped = rehearsal.rehearse_training(changed(recipe, weights="auto"), Looks(tta_flip=False), SQUARES)
+    assert "tensors loaded" in shipped.weights
 
 
 def test_a_batch_too_large_for_the_device_is_named(monkeypatch: pytest.MonkeyPatch):

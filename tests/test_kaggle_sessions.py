@@ -27,7 +27,7 @@ from cxr.kaggle import child, inference, kit, opening, training
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "params" / "smoke.yaml"
-SMALL = ["accelerator=cpu", "jobs=1", "epochs=2", "tta_flip=false", "resamples=10"]
+SMALL = ["accelerator=cpu", "jobs=1", "epochs=2", "tta_flip=false", "resamples=10", "weights="]
 pytestmark = [pytest.mark.chain, pytest.mark.slow]
 
 # Packages of ours that Kaggle's image lacks, or may lack.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.checkpoints.weights import load_weights
 from cxr.detector.data.batches import padded
 from cxr.detector.network.anchors import fit_anchors
@@ -108,7 +109,10 @@ def _network(recipe: Recipe, classes: ClassTable) -> tuple[DetectionNetwork, str
     size = network.detector_image_size
     net = build_network(DetectorSpec(network.architecture_name, tuple(classes.names), size, sizes, ratios))
     report = load_weights(
-        net, network.weights, architecture_name=network.architecture_name, sha256=network.weights_sha256
+        net,
+        start_of(network.weights, network.architecture_name),
+        architecture_name=network.architecture_name,
+        sha256=network.weights_sha256,
     )
     if network.batch_norm == "frozen":
         freeze_batch_norm(net)
