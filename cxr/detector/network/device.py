@@ -8,9 +8,6 @@ import torch
 
 from cxr.errors import ParameterError
 
-SMALLEST_HALF = 128
-"""px, smallest image that a CPU trains on in 16 bits."""
-
 
 def pick_device(device: str) -> torch.device:
     """A device by name; "auto" is the first CUDA device, else the CPU.
@@ -39,22 +36,11 @@ def half_type(device: torch.device) -> torch.dtype | None:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def training_type(device: torch.device, *, image_size: int) -> torch.dtype | None:
-    """The 16-bit type to train in; None for float32.
-
-    `half_type`, and bfloat16 on CPUs with tiles for matrix products (Intel's AMX), which it makes half
-    as fast again. Prediction stays in float32 there, so that every CPU gives the same boxes.
-
-    Args:
-        device: Where the training runs.
-        image_size: Longer side of its smallest images, in pixels. Torch's CPU kernels read memory that
-            nothing was written to where a map of bfloat16 has a single place, as below `SMALLEST_HALF`.
-    """
-    if device.type != "cpu":
-        return half_type(device)
+def has_tiles() -> bool:
+    """Whether the CPU has tiles for products of bfloat16 matrices (Intel's AMX)."""
     # A private name of torch, which has no public one for this.
-    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return torch.bfloat16 if tiles is not None and tiles() and image_size >= SMALLEST_HALF else None
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return supported is not None and bool(supported())
 
 
 def describe_device(device: torch.device, kind: torch.dtype | None, *, require_gpu: bool) -> str:

@@ -31,6 +31,7 @@ class Architecture:
         learning_rate: For AdamW at batch size 4; other sizes follow from it.
         coco: Name of torchvision's published weights for the whole detector; empty for none.
         timm: Name in timm, which publishes weights for the backbone; empty for none.
+        tiles: Whether a CPU with tiles for 16 bits trains it faster in them.
         phantom: File of weights that ship with the package (`checkpoints.shipped`); empty for none.
     """
 
@@ -42,23 +43,29 @@ class Architecture:
     learning_rate: float = 1e-4
     coco: str = ""
     timm: str = ""
+    tiles: bool = False
     phantom: str = ""
 
 
+def _light(build: Callable[[DetectorSpec], DetectionNetwork], *, sizes_per_level: int) -> Architecture:
+    """A family over the light backbone."""
+    return Architecture(
+        build,
+        LightBackbone.strides,
+        sizes_per_level=sizes_per_level,
+        learning_rate=1e-3,
+        tiles=True,
+        phantom="light-6de82565.pth",
+    )
+
+
 _PYRAMID = (4, 8, 16, 32, 64)
-_LIGHT_PHANTOM = "light-6de82565.pth"
 _RESNET_STEM = "backbone.body.conv1"
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "light": Architecture(
-        faster_rcnn(light_parts), LightBackbone.strides, learning_rate=1e-3, phantom=_LIGHT_PHANTOM
-    ),
-    "light_retinanet": Architecture(
-        retinanet(), LightBackbone.strides, sizes_per_level=2, learning_rate=1e-3, phantom=_LIGHT_PHANTOM
-    ),
-    "light_fcos": Architecture(
-        fcos(), LightBackbone.strides, sizes_per_level=0, learning_rate=1e-3, phantom=_LIGHT_PHANTOM
-    ),
+    "light": _light(faster_rcnn(light_parts), sizes_per_level=1),
+    "light_retinanet": _light(retinanet(), sizes_per_level=2),
+    "light_fcos": _light(fcos(), sizes_per_level=0),
     "mobilenet_v3_large_fpn": Architecture(
         faster_rcnn(mobilenet_parts),
         (32, 32, 64),

@@ -19,12 +19,13 @@ from cxr.detector.checkpoints.weights import load_weights
 from cxr.detector.data.batches import padded
 from cxr.detector.network.anchors import fit_anchors
 from cxr.detector.network.base import Answers, DetectionNetwork, freeze_batch_norm
-from cxr.detector.network.device import autocast, describe_device, half_type, pick_device, training_type
+from cxr.detector.network.device import autocast, describe_device, half_type, pick_device
 from cxr.detector.network.registry import architecture, build_network
 from cxr.detector.network.spec import DetectorSpec
 from cxr.detector.prediction.detector import Detector
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
+from cxr.detector.training.launch import training_type
 from cxr.errors import ParameterError
 from cxr.schema import ClassTable
 
@@ -63,7 +64,7 @@ def rehearse_training(recipe: Recipe, looks: Looks, classes: ClassTable) -> Rehe
     """
     device = pick_device("cpu" if recipe.machine.accelerator == "cpu" else "auto")
     sizes = [round(recipe.network.detector_image_size * factor) for factor in recipe.augmentation.multi_scale]
-    kind = training_type(device, image_size=min(sizes))
+    kind = training_type(recipe, device)
     words = describe_device(device, kind, require_gpu=recipe.machine.accelerator != "cpu")
     net, weights = _network(recipe, classes)
     net.to(device)
