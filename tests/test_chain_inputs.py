@@ -274,6 +274,7 @@ def test_only_where_and_how_fast_is_marked():
     """A mark on a parameter that can change results would leave stale ones standing."""
     marked = {n for nb in chain.read_notebooks() for n, d in nb.parameters.items() if d.machine}
     recipe = {"accelerator", "devices", "num_nodes", "num_workers", "cache_mib", "compile_backbone"}
+    recipe |= {"pause_minutes"}
     assert marked == {"run_dir", "data_dir", "jobs", "scheduler", "threads", "tensorboard", *recipe}
 
 

@@ -352,7 +352,6 @@ LOSSLESS = [
     DeflatedExplicitVRLittleEndian,
     RLELossless,
     JPEG2000Lossless,
-    JPEGLosslessSV1,
     JPEGLSLossless,
 ]
 

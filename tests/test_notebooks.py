@@ -55,7 +55,7 @@ def test_the_submission_is_what_the_competition_takes(smoke: tuple[Path, Path]):
 
 
 def test_checked_cells_hold_by_nbval(smoke: tuple[Path, Path]):
-    """One notebook by the tool itself; `test_kernel.py` compares those of all eight with another run's."""
+    """Cells marked as the same in every run print the same again, by the tool itself."""
     run_dir, _ = smoke
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax"]
     command += ["--nbval-current-env", "--nbval-cell-timeout=300", "--rootdir", str(run_dir)]
