@@ -16,6 +16,22 @@ from cxr import phantom
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
 
+@pytest.fixture(scope="module")
+def shared_readers() -> Iterator[None]:
+    """Reading processes that outlive a run: starting one costs a second, and some files have many runs."""
+    from cxr.preprocess import batch, workers
+
+    class SharedReaders(batch.ReaderPool):
+        def close(self) -> None:
+            pass
+
+    shared = SharedReaders()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "ReaderPool", lambda: shared)
+        yield
+    batch.ReaderPool.close(shared)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the longest files, so that no process is left alone with one at the end.
 

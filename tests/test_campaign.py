@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from campaign import reading
 from campaign.tally import Row, counted, markdown
 
-from cxr.preprocess import batch, workers
-
-
-class SharedReaders(batch.ReaderPool):
-    """Readers that outlive a run: starting one costs a second, and here are many short runs."""
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_readers() -> Iterator[None]:
-    shared = SharedReaders()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "ReaderPool", lambda: shared)
-        yield
-    batch.ReaderPool.close(shared)
+pytestmark = pytest.mark.usefixtures("shared_readers")
 
 
 def test_table():

@@ -17,7 +17,6 @@ from squares import SMALL, SQUARES
 from cxr import chain, kaggle, schema, submission
 from cxr.detector.checkpoints.files import read_detector, write_slim
 from cxr.detector.checkpoints.run import BEST
-from cxr.detector.checkpoints.weights import PUBLISHERS
 from cxr.detector.network import device as devices
 from cxr.detector.network.registry import build_network
 from cxr.detector.network.spec import DetectorSpec
@@ -27,7 +26,7 @@ from cxr.detector.training import rehearsal
 from cxr.dicom import load_radiograph
 from cxr.errors import CheckpointError, DataError, DiskError, ParameterError, RunError
 from cxr.files import times_stay
-from cxr.kaggle import inference, inputs, kit, opening, training
+from cxr.kaggle import inference, kit, opening, training
 from cxr.kaggle.budget import Needs
 from cxr.recipes import changed
 
@@ -275,10 +274,6 @@ def test_a_child_is_ended_when_its_time_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(opening.sys, "executable", str(slow))
     with pytest.raises(RunError, match="status -15: begun"):
         opening.run_child("train", {}, tmp_path, minutes=0.01)
-
-
-def test_what_downloads_is_known_to_the_writer_of_kernels():
-    assert inputs.DOWNLOADS == PUBLISHERS
 
 
 def test_times_of_a_read_only_mount_do_not_count(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +31,7 @@ from cxr.preprocess.sources import Source, image_id_of
 from cxr.store import ImageStore
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class SharedReaders(batch.ReaderPool):
-    """Readers that outlive a run: starting one costs a second, and here are many short runs."""
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_readers() -> Iterator[None]:
-    shared = SharedReaders()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "ReaderPool", lambda: shared)
-        yield
-    batch.ReaderPool.close(shared)
+pytestmark = pytest.mark.usefixtures("shared_readers")
 
 
 def fill(folder: Path, count: int = 20, prefix: str = "i") -> Path:

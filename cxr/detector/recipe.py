@@ -18,6 +18,8 @@ from cxr.recipes import check, parameter
 LABEL_MODES = ("fused", "every_reader", "agreement")
 AUTO, PHANTOM = "auto", "phantom"
 """Values of `weights`: what ships with the package, or random weights where nothing does; what ships."""
+PUBLISHERS = ("torchvision", "timm")
+"""Values of `weights` that are fetched from the internet."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxr import schema
 from cxr.chain import PARAMETERS
-from cxr.detector.recipe import AUTO, PHANTOM
+from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS
 from cxr.errors import DataError, ParameterError
 from cxr.files import sha256, sidecar
 from cxr.params import Value
@@ -22,9 +22,6 @@ from cxr.preprocess import find_images
 INPUT = "/kaggle/input"
 PATH_PARAMETERS = ("weights", "checkpoints", "oof_detections", "test_detections")
 """Parameters that name files; on Kaggle these lie in what is mounted."""
-
-DOWNLOADS = ("torchvision", "timm")
-"""Values of `weights` that are no files, but fetched from the internet."""
 
 SAMPLE = "sample_submission.csv"
 _FOLD = "{fold}"
@@ -71,7 +68,7 @@ def check_paths(values: Mapping[str, Value], slugs: set[str]) -> None:
                 "weights: a kernel carries the code alone, not weights from phantoms. Put their file into "
                 f"a data set, mount it with --dataset OWNER/SLUG and give {INPUT}/SLUG/FILE.pth"
             )
-        if name == "weights" and path in DOWNLOADS:
+        if name == "weights" and path in PUBLISHERS:
             raise ParameterError(
                 f"weights: {path} downloads, and a kernel has no internet. Put the file into a data set, "
                 f"mount it with --dataset OWNER/SLUG and give {INPUT}/SLUG/FILE.pth"

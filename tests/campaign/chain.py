@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from campaign import quick
+from campaign import quick, reading
 from campaign.models import models
 from campaign.tally import Row, counted, markdown
 from smoke_run import SMOKE, TABLES
@@ -143,7 +143,7 @@ def _seconds(bench: Bench, place: int) -> float:
 def require_gone(session: int, run_dir: Path) -> None:
     """No process goes on, and the run's folder is free."""
     until = time.monotonic() + 60
-    while left := quick.in_session(session):
+    while left := reading.in_session(session):
         assert time.monotonic() < until, f"processes left: {left}"
         time.sleep(0.05)
     if (run_dir / ".lock").exists():

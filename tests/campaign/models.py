@@ -42,7 +42,7 @@ def _edited(path: Path, edit: Callable[[dict], object]) -> None:
 def _not_a_number(content: dict) -> None:
     for tensors in (value for value in content.values() if isinstance(value, dict)):
         for tensor in (t for t in tensors.values() if isinstance(t, torch.Tensor) and t.is_floating_point()):
-            tensor.view(-1)[:1] = float("nan")
+            tensor[(0,) * tensor.dim()] = float("nan")  # in place, however it lies in memory
 
 
 def _cut(path: Path) -> None:

@@ -27,7 +27,6 @@ import joblib
 import matplotlib
 import nbformat
 import pandas as pd
-import psutil
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
@@ -179,18 +178,6 @@ def run(arguments: list[str], work: Path, before: Callable[[], object] = lambda:
     """Exit status and words of a command."""
     started = start(arguments, work, before)
     return started.wait(), started.said()
-
-
-def in_session(session: int) -> list[str]:
-    """Processes of a session that still run."""
-    found = []
-    for process in psutil.process_iter(["pid", "status"]):
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except (ProcessLookupError, PermissionError, psutil.Error):
-            continue
-    return found
 
 
 def failure(said: str) -> str:

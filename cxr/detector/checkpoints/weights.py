@@ -17,12 +17,10 @@ from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.grey import fold_grey_stem
 from cxr.detector.network.registry import Architecture, architecture
 from cxr.detector.network.timm_backbone import pretrained
+from cxr.detector.recipe import PUBLISHERS
 from cxr.errors import CheckpointError
 
 log = logging.getLogger("cxr")
-
-PUBLISHERS = ("torchvision", "timm")
-"""What `weights` may name in place of a file."""
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "teacher", "student")
 _BACKBONE_HOMES = ("", "backbone.", "backbone.body.")

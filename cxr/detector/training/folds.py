@@ -18,8 +18,7 @@ from cxr import annotations as ann
 from cxr import schema
 from cxr.detector.checkpoints.files import is_detector
 from cxr.detector.checkpoints.run import BEST, FOLD_FIELD, LAST, METRICS, fold_folder
-from cxr.detector.checkpoints.weights import PUBLISHERS
-from cxr.detector.recipe import AUTO, PHANTOM, Labels, Recipe
+from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS, Labels, Recipe
 from cxr.detector.training.identity import key_of, run_key
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.train import train_detector

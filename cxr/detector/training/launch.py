@@ -75,13 +75,19 @@ def is_first_process() -> bool:
     return all(rank in (None, "0") for rank in ranks)
 
 
-def training_type(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """The 16-bit type to train in where the recipe leaves it open; None for float32.
+_NAMES = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}
+"""Lightning's name of each precision."""
 
-    On CUDA `half_type`. On a CPU with tiles bfloat16, which makes a step of the light networks a quarter to
-    a half faster. Networks with depthwise convolutions become slower so. Prediction stays in float32 there,
-    so that every CPU gives the same boxes.
+
+def training_type(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    """The 16-bit type to train in; None for float32 and for what only Lightning knows.
+
+    Where the recipe leaves it open: `half_type` on CUDA, and bfloat16 on a CPU with tiles, which makes a step
+    of the light networks a quarter to a half faster. Networks with depthwise convolutions become slower so.
+    Prediction stays in float32 there, so that every CPU gives the same boxes.
     """
+    if recipe.machine.precision != "auto":
+        return next((kind for kind, name in _NAMES.items() if name == recipe.machine.precision), None)
     if device.type != "cpu":
         return half_type(device)
     smallest = round(recipe.network.detector_image_size * min(recipe.augmentation.multi_scale))
@@ -103,8 +109,7 @@ def make_trainer(out_dir: Path, keeper: Keeper, *, recipe: Recipe, processes: Pr
     """
     precision: Any = recipe.machine.precision
     if precision == "auto":
-        kind = training_type(recipe, torch.device("cuda" if processes.on_cuda else "cpu"))
-        precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", None: "32-true"}[kind]
+        precision = _NAMES[training_type(recipe, torch.device("cuda" if processes.on_cuda else "cpu"))]
     logger: Any = False
     if recipe.machine.tensorboard:
         try:

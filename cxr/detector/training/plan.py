@@ -70,6 +70,14 @@ def load_size(source: ImageSource, image_id: str, recipe: Recipe) -> int:
     return min(round(size * max(1.0, *recipe.augmentation.multi_scale)), max(size, stored))
 
 
+def freezes_batch_norm(recipe: Recipe) -> bool:
+    """Whether batch normalisation stays as it is: given weights' statistics beat those of a few images."""
+    network = recipe.network
+    given = bool(start_of(network.weights, network.architecture_name))
+    rules = {"auto": given and recipe.sampling.batch_size < 8, "trained": False, "frozen": True}
+    return rules[network.batch_norm]
+
+
 def make_plan(recipe: Recipe, *, batches_per_epoch: int, processes: int, load_size: int) -> Plan:
     """The rules of steps and rates.
 
@@ -89,12 +97,10 @@ def make_plan(recipe: Recipe, *, batches_per_epoch: int, processes: int, load_si
         own = architecture(recipe.network.architecture_name).learning_rate
         rate = 0.005 * growth if optimisation.optimizer == "sgd" else own * math.sqrt(growth)
     total = -(-batches_per_epoch // sampling.accumulate) * recipe.schedule.epochs
-    start = start_of(recipe.network.weights, recipe.network.architecture_name)
-    auto = bool(start) and sampling.batch_size < 8
     return Plan(
         learning_rate=float(rate),
         total_steps=total,
         warmup_steps=min(recipe.schedule.warmup_steps, -(-total // 20)),
-        freeze_batch_norm={"auto": auto, "trained": False, "frozen": True}[recipe.network.batch_norm],
+        freeze_batch_norm=freezes_batch_norm(recipe),
         load_size=load_size,
     )

@@ -26,6 +26,7 @@ from cxr.detector.prediction.detector import Detector
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
 from cxr.detector.training.launch import training_type
+from cxr.detector.training.plan import freezes_batch_norm
 from cxr.errors import ParameterError
 from cxr.schema import ClassTable
 
@@ -115,7 +116,7 @@ def _network(recipe: Recipe, classes: ClassTable) -> tuple[DetectionNetwork, str
         architecture_name=network.architecture_name,
         sha256=network.weights_sha256,
     )
-    if network.batch_norm == "frozen":
+    if freezes_batch_norm(recipe):
         freeze_batch_norm(net)
     return net, report.message
 
