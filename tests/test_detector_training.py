@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,16 @@ def test_a_training_that_ran_out_of_time_goes_on_with_more(tmp_path):
     assert not more.out_of_time
     assert more.epochs == 3
     assert more.weights.startswith("weights: resumed from")
+
+
+def test_an_interrupt_stays_one_and_so_does_the_next(tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, val_ids=[], progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_finished_training_is_not_trained_further(tmp_path):

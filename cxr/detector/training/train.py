@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 
 from cxr import schema
@@ -97,6 +100,7 @@ def train_detector(
         ParameterError: Something in the recipe does not fit the data, or `resume` finds another recipe.
         DataError: No training image, or one is not in the store.
         CheckpointError: Weights that cannot be used.
+        KeyboardInterrupt: It was interrupted; `last.ckpt` holds the last whole epoch.
         TrainingError: The loss is no longer finite; the message names the batch's images.
     """
     out_dir = Path(out_dir)
@@ -141,7 +145,7 @@ def train_detector(
             # The weight average is in evaluation mode on purpose, and the other is Lightning's own affair.
             warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
             warnings.filterwarnings("ignore", message="`isinstance\\(treespec, LeafSpec\\)` is deprecated")
-            trainer.fit(module, datamodule=data, ckpt_path=str(last) if going_on else None, weights_only=True)
+            _fit(trainer, module, data, last if going_on else None)
     return TrainingResult(
         best=out_dir / BEST,
         last=last,
@@ -154,6 +158,19 @@ def train_detector(
         paused=keeper.paused,
         out_of_time=keeper.out_of_time,
     )
+
+
+def _fit(trainer: pl.Trainer, module: DetectorModule, data: DetectionData, last: Path | None) -> None:
+    """Train; an interrupt stays one, where Lightning makes it an exit with status 1 and ignores the next."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
 def _start(module: DetectorModule, recipe: Recipe, last: Path | None) -> str:
