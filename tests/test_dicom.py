@@ -954,6 +954,12 @@ def test_isolated_reader_gives_the_same(tmp_path: Path):
         assert (reader.load(path, longest_side=50).pixels == here.pixels).all()
 
 
+def leaving_pid(path: Path) -> str:
+    """Python code that leaves its process's number in a file, whole from the file's first moment on."""
+    made = f"{path}.new"
+    return f"pathlib.Path({made!r}).write_text(str(os.getpid())); os.replace({made!r}, {str(path)!r})"
+
+
 @pytest.mark.slow
 def test_a_decoder_that_hangs_ends_with_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path, seen = bundled("JPGExtended.dcm"), tmp_path / "pid"
@@ -962,7 +968,7 @@ def test_a_decoder_that_hangs_ends_with_its_reader(tmp_path: Path, monkeypatch: 
         "if 'gdcm_child' not in sys.argv[0]: raise ImportError\n"
         "class ImageReader:\n"
         "    def SetFileName(self, name): pass\n"
-        f"    def Read(self): pathlib.Path({str(seen)!r}).write_text(str(os.getpid())); time.sleep(60)\n"
+        f"    def Read(self):\n        {leaving_pid(seen)}\n        time.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with IsolatedReader(seconds_per_file=4.0) as reader, pytest.raises(DicomReadError, match="after 4 s"):
@@ -981,7 +987,7 @@ def test_a_reader_that_hangs_ends_when_its_parent_is_gone(tmp_path: Path, monkey
         "if 'cxr.dicom.isolated_child' in sys.orig_argv:\n"
         "    import pydicom\n"
         "    def hang(*_, **__):\n"
-        f"        pathlib.Path({str(seen)!r}).write_text(str(os.getpid())); time.sleep(60)\n"
+        f"        {leaving_pid(seen)}\n        time.sleep(60)\n"
         "    pydicom.dcmread = hang\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
