@@ -1,9 +1,9 @@
 """The campaign against the whole chain. Long, by hand:
 
-    cd tests && python -m campaign.chain WORK --kills 200 --only kills models
+    cd tests && python -m campaign.chain WORK --kills 200 --only kills damage models
 
 prints the table of docs/reliability.md and fails with an `AssertionError` where a promise is broken.
-`quick.py` says how a run takes seconds here.
+`quick.py` says how a run takes seconds here. `tests/test_campaign.py` runs a short part of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from campaign import quick, reading
-from campaign.models import models
+from campaign import models, quick, reading, system
 from campaign.tally import Row, counted, markdown
 from smoke_run import SMOKE, TABLES
 
@@ -38,10 +37,15 @@ COMPARED = [*TABLES, schema.SCORE_JSON, f"{schema.IMAGES_DIR}/index.csv"]
 
 
 class Bench:
-    """A small phantom, an undisturbed run of it, and a folder to work in."""
+    """A small phantom, an undisturbed run of it, and a folder to work in.
 
-    def __init__(self, work: Path) -> None:
-        self.work, self.reference = work.resolve(), work.resolve() / "undisturbed"
+    Args:
+        work: The folder.
+        stages: How many of the chain's notebooks, from the first.
+    """
+
+    def __init__(self, work: Path, stages: int = 8) -> None:
+        self.work, self.reference, self.stages = work.resolve(), work.resolve() / "undisturbed", stages
         self.work.mkdir(parents=True, exist_ok=True)
         images = {"images": 12, "test_images": 4, "size": 256, "seed": 3, "jobs": 1}
         self.data = phantom.make_phantom(self.work / "data", **images)
@@ -54,11 +58,11 @@ class Bench:
         """`cxr run` into a folder, with two readers at a time."""
         values = {**quick.SETTINGS, "data_dir": self.data, "run_dir": run_dir, "jobs": 2, **more}
         options = [text for name, value in values.items() for text in ("-p", f"{name}={value}")]
-        return ["run", str(SMOKE), *options]
+        return ["run", str(SMOKE), *options, "--to", STAGES[self.stages - 1]]
 
-    def content(self, run_dir: Path, stages: int = 8) -> dict[str, bytes]:
-        """The tables of a run's first stages, none of which holds a time."""
-        wanted = [table for table in COMPARED if table.split("/")[0] in STAGES[:stages]]
+    def content(self, run_dir: Path) -> dict[str, bytes]:
+        """The tables of a run, none of which holds a time."""
+        wanted = [table for table in COMPARED if table.split("/")[0] in STAGES[: self.stages]]
         return {table: (run_dir / table).read_bytes() for table in wanted}
 
     def finish(self, run_dir: Path) -> list[str]:
@@ -87,7 +91,7 @@ class Bench:
 
 def executed(said: str) -> list[str]:
     """Notebooks that a run executed."""
-    return re.findall(r"^\[\d/8\] (\w+): done in", said, flags=re.M)
+    return re.findall(r"^\[\d/\d\] (\w+): done in", said, flags=re.M)
 
 
 # -- kills -------------------------------------------------------------------------------------------
@@ -100,10 +104,10 @@ def kills(bench: Bench, number: int, seed: int) -> list[Row]:
     run_dir, done, whole = bench.work / "killed", 0, 0
     shutil.rmtree(run_dir, ignore_errors=True)
     while done < number:
-        for place in range(8):
+        for place in range(bench.stages):
             name, group = KILLS[(whole + place) % len(KILLS)]
             started = quick.start(bench.arguments(run_dir), bench.work)
-            mark = f"[{place + 1}/8] {STAGES[place]}: "
+            mark = f"[{place + 1}/{bench.stages}] {STAGES[place]}: "
             while f"{mark}running" not in started.said() and not _is_over(started):
                 time.sleep(0.01)
             until = time.monotonic() + rng.uniform(0, 1.5) * _seconds(bench, place)
@@ -151,7 +155,46 @@ def require_gone(session: int, run_dir: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# -- files beside the notebooks' folders -------------------------------------------------------------
+# -- damage ------------------------------------------------------------------------------------------
+
+DAMAGES = ("a bit flipped", "cut to a half", "deleted")
+
+
+def damage(bench: Bench, number: int, seed: int) -> list[Row]:
+    """Damage a file of each kind in three ways, size and time kept by the flip; the same command mends it."""
+    rng, rows = random.Random(seed), list[Row]()
+    run_dir = bench.up_to(9, "damaged")
+    assert bench.finish(run_dir) == []
+    kinds: dict[tuple[str, str, str], list[Path]] = {}
+    for path in sorted(run_dir.glob("[0-9][0-9]_*/**/*")):
+        if path.is_file() and not path.name.startswith("."):
+            stage, *inside = path.relative_to(run_dir).parts
+            folder = "/".join([*inside[:-1], ""]).replace("fold0", "fold*")
+            kinds.setdefault((stage, folder, "".join(path.suffixes[-2:])), []).append(path)
+    chosen = {kind: rng.choice(paths) for kind, paths in kinds.items()}
+    again: dict[tuple[str, ...], int] = Counter()
+    for kind, path in list(chosen.items())[:number]:
+        if "cxr" in path.relative_to(run_dir).parts:
+            continue  # the kernel folder's copy of the package: as it was when the notebook ran
+        for how in DAMAGES:
+            content, status = path.read_bytes(), path.stat()
+            if how == "deleted":
+                path.unlink()
+            elif how == "cut to a half":
+                os.truncate(path, len(content) // 2)
+            else:
+                place = rng.randrange(len(content))
+                flipped = bytes([content[place] ^ (1 << rng.randrange(8))])
+                path.write_bytes(content[:place] + flipped + content[place + 1 :])
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            ran = bench.finish(run_dir)
+            assert ran == [kind[0]], (how, path, ran)
+            again[how, kind[0]] += 1
+    for how in DAMAGES:
+        counts = {stage: count for (what, stage), count in again.items() if what == how}
+        told = "the notebook that wrote it ran again, and it alone; equal tables: "
+        rows.append(Row(f"a file of each kind, {how}", sum(counts.values()), told + counted(counts)))
+    return rows
 
 
 def other_files(bench: Bench, number: int, seed: int) -> list[Row]:
@@ -169,23 +212,47 @@ def other_files(bench: Bench, number: int, seed: int) -> list[Row]:
     ]
 
 
+# -- numbers -----------------------------------------------------------------------------------------
+
+
+def workers(bench: Bench, number: int, seed: int) -> list[Row]:
+    """The same seed with other numbers of processes."""
+    tried = [{"jobs": 1, "num_workers": 0}, {"jobs": 4, "num_workers": 1}, {"jobs": 2, "num_workers": 2}]
+    for values in tried:
+        run_dir = bench.work / "workers"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        status, said = quick.run(bench.arguments(run_dir, **values), bench.work)
+        assert status == 0, said[-3000:]
+        bench.compare(run_dir)
+    told = "; ".join(f"jobs {v['jobs']}, num_workers {v['num_workers']}" for v in tried)
+    return [Row(f"a whole run with {told}", len(tried), "equal tables")]
+
+
 def main() -> int:
     """Run the parts asked for and print their table."""
     parts: dict[str, tuple[Callable[[Bench, int, int], list[Row]], int]] = {
         "kills": (kills, 200),
+        "damage": (damage, 1000),
         "beside": (other_files, 0),
-        "models": (models, 0),
+        "workers": (workers, 0),
+        "refusals": (system.refusals, 60),
+        "disks": (system.disks, 8),
+        "memory": (system.memory, 16),
+        "handles": (system.handles, 16),
+        "clock": (system.clock, 3),
+        "models": (models.models, 0),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", type=Path, help="folder to work in")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", type=int, default=8, help="notebooks of the chain, from the first")
     parser.add_argument("--only", nargs="*", default=list(parts), choices=list(parts))
     for name, (_, number) in parts.items():
         if number:
             parser.add_argument(f"--{name}", type=int, default=number, help="how many")
     asked = parser.parse_args()
     quick.prepare()
-    bench, rows = Bench(asked.work), list[Row]()
+    bench, rows = Bench(asked.work, asked.stages), list[Row]()
     for name in asked.only:
         start = time.monotonic()
         new = parts[name][0](bench, getattr(asked, name, 0), asked.seed)

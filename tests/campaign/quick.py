@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -178,6 +179,11 @@ def run(arguments: list[str], work: Path, before: Callable[[], object] = lambda:
     """Exit status and words of a command."""
     started = start(arguments, work, before)
     return started.wait(), started.said()
+
+
+def limit(what: int, value: int) -> Callable[[], None]:
+    """For `before`: a limit of the system."""
+    return lambda: resource.setrlimit(what, (value, value))
 
 
 def failure(said: str) -> str:
