@@ -544,13 +544,36 @@ def test_load_refuses_a_damaged_or_foreign_file(fitted, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"expected SHA-256 \w+, got \w+; the file was changed"):
         classifier.load(path)
 
-    (tmp_path / "text.ubj").write_text("not a model")
-    with pytest.raises(CheckpointError, match="expected an XGBoost model in UBJ"):
-        classifier.load(tmp_path / "text.ubj")
+    for name, other, said in [
+        ("text.ubj", b"not a model", "got another file"),
+        ("empty.ubj", b"", "got an empty file"),  # XGBoost would end the process
+        ("half.ubj", bytes(content[: len(content) // 2]), "got [^/]+$"),
+    ]:
+        (tmp_path / name).write_bytes(other)
+        with pytest.raises(CheckpointError, match=f"expected an XGBoost model in UBJ, {said}"):
+            classifier.load(tmp_path / name)
     model.booster.set_attr(cxr=None)
     model.booster.save_model(tmp_path / "plain.ubj")
     with pytest.raises(CheckpointError, match="expected a classifier of this project, got a plain XGBoost"):
         classifier.load(tmp_path / "plain.ubj")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("outputs", None), ("groups", "pixel"), ("images", "many"), ("calibrators", [{"method": "none"}])],
+)
+def test_load_refuses_a_broken_description(fitted, tmp_path, field, value) -> None:
+    model, _ = fitted
+    classifier.save(model, tmp_path / "model.ubj")
+    booster = xgb.Booster(model_file=str(tmp_path / "model.ubj"))
+    about = json.loads(booster.attr("cxr"))
+    for number, changed in enumerate(
+        [{**about, field: value}, {k: v for k, v in about.items() if k != field}]
+    ):
+        booster.set_attr(cxr=json.dumps(changed))
+        booster.save_model(tmp_path / f"{number}.ubj")
+        with pytest.raises(CheckpointError, match="expected the description that `save` writes"):
+            classifier.load(tmp_path / f"{number}.ubj")
 
 
 def test_load_refuses_trees_whose_features_are_in_another_order(fitted, tmp_path) -> None:

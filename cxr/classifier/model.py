@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,35 +158,53 @@ def load(path: Path, *, sha256: str | None = None, feature_names: Sequence[str] 
         _log.warning("%s: no hash given and none beside it; a damaged file may load without a word", path)
     files.check_sha256(path, sha256 or "", error=CheckpointError)
     content = path.read_bytes()
+    if not content.startswith(b"{"):  # of nothing XGBoost ends the process
+        raise CheckpointError(
+            f"{path}: expected an XGBoost model in UBJ, got {'another file' if content else 'an empty file'}"
+        )
     try:
         booster = xgb.Booster()
         booster.load_model(bytearray(content))
         about = json.loads(booster.attr(_ATTRIBUTE) or "{}")
     except (xgb.core.XGBoostError, ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: expected an XGBoost model in UBJ, got {str(error).splitlines()[0]}"
-        ) from None
-    if about.get("format") != _FORMAT:
+        said = re.sub(r"^\[\S+\] \S+: ", "", str(error).splitlines()[0])  # time and line of its source
+        raise CheckpointError(f"{path}: expected an XGBoost model in UBJ, got {said}") from None
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: expected a classifier of this project, got a plain XGBoost model")
-    names = tuple(about["feature_names"])
-    _check_names(path, names, booster.feature_names or (), "in the trees")
+    try:
+        model = _described(booster, about)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: expected the description that `save` writes, got a broken one ({error!r})"
+        ) from None
+    _check_names(path, model.feature_names, booster.feature_names or (), "in the trees")
     if feature_names is not None:
-        _check_names(path, names, feature_names, "in the features given")
+        _check_names(path, model.feature_names, feature_names, "in the features given")
+    return model
+
+
+def _described(booster: xgb.Booster, about: Mapping[str, Any]) -> Classifier:
     return Classifier(
         booster=booster,
-        feature_names=names,
-        outputs=tuple(about["outputs"]),
+        feature_names=_names(about["feature_names"]),
+        outputs=_names(about["outputs"]),
         calibrators=tuple(
-            Calibrator(entry["method"], tuple(entry["x"]), tuple(entry["y"]))
+            Calibrator(entry["method"], tuple(map(float, entry["x"])), tuple(map(float, entry["y"])))
             for entry in about["calibrators"]
         ),
-        groups=tuple(about["groups"]),
-        images=about["images"],
-        positives=tuple(about["positives"]),
-        rounds=about["rounds"],
-        parameters=about["parameters"],
-        message=about["message"],
+        groups=_names(about["groups"]),
+        images=int(about["images"]),
+        positives=tuple(map(int, about["positives"])),
+        rounds=int(about["rounds"]),
+        parameters=dict(about["parameters"]),
+        message=str(about["message"]),
     )
+
+
+def _names(listed: Any) -> tuple[str, ...]:
+    if not isinstance(listed, list):
+        raise TypeError(f"expected a list of names, got {type(listed).__name__}")
+    return tuple(map(str, listed))
 
 
 def _check_names(path: Path, expected: Sequence[str], got: Sequence[str], where: str) -> None:
