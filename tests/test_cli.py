@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
         monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back after the test
         with pytest.raises(SystemExit) as end:
             entry.main()
         captured = capsys.readouterr()
@@ -89,6 +92,36 @@ def test_bad_input_is_one_line_and_status_2(
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
     assert {p.name for p in tmp_path.iterdir()} <= {"data", "a_file", "outputs"}, "nothing half-written"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_not_lost(monkeypatch, number):
+    class Closing:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(sys, "unraisablehook", entry._not_lost)
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, entry._stop)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            closing = Closing()
+            del closing
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ImportError("libx.so: failed to map segment from shared object")]
+)
+def test_want_of_memory_is_called_that(cxr, monkeypatch, error):
+    def app(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(entry, "app", app)
+    status, _, said = cxr("run")
+    assert status == 1 and said.startswith("cxr: out of memory; let fewer processes work")
 
 
 def test_values_out_of_range_are_status_2(cxr):

@@ -17,6 +17,7 @@ from cxr.detector.data.held import HeldImages
 from cxr.detector.training import folds
 from cxr.detector.training.train import TrainingResult
 from cxr.errors import ParameterError, PausedError
+from cxr.files import replacing, sidecar
 from cxr.recipes import changed
 
 
@@ -44,7 +45,8 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         out_dir.mkdir(parents=True, exist_ok=True)
         content = {"hyper_parameters": {"spec": {}, "record": {"run_key": arguments["run_key"]}}}
         for name in (BEST, LAST):
-            torch.save(content | {"number": len(seen)}, out_dir / name)
+            with replacing(out_dir / name, hashed=True) as temporary:
+                torch.save(content | {"number": len(seen)}, temporary)
         pd.DataFrame({"epoch": [0], "val_map": [0.5]}).to_csv(out_dir / METRICS, index=False)
         limit = recipe.schedule.max_minutes
         return TrainingResult(
@@ -79,6 +81,44 @@ def test_an_interrupted_fold_goes_on(tmp_path, trainings):
     (tmp_path / "fold0" / folds.STATE).unlink()
     train(tmp_path, epochs=3)
     assert [t["resume"] for t in trainings] == [False, True]
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "deleted":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[:100])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["a bit flipped", "cut", "deleted"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_fold_whose_best_state_is_damaged_is_trained_anew(tmp_path, trainings, caplog, how, finished):
+    train(tmp_path)
+    damage(tmp_path / "fold0" / BEST, how)
+    if not finished:
+        (tmp_path / "fold0" / folds.STATE).unlink()
+    train(tmp_path)
+    assert [t["resume"] for t in trainings] == [False, False]
+    assert how == "deleted" or "fold0 is damaged; it is kept in" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["a bit flipped", "cut", "deleted"])
+def test_a_damaged_last_state_matters_to_an_interrupted_training_only(tmp_path, trainings, how):
+    train(tmp_path)
+    last = tmp_path / "fold0" / LAST
+    damage(last, how)
+    train(tmp_path)
+    assert len(trainings) == 1 and not last.exists()
+    assert how == "deleted" or not sidecar(last).exists()
+    train(tmp_path, epochs=5)
+    damage(last, how)
+    (tmp_path / "fold0" / folds.STATE).unlink()
+    train(tmp_path, epochs=5)
+    assert [t["resume"] for t in trainings] == [False, False, False]
 
 
 def test_more_time_goes_on_and_less_keeps_what_is_trained(tmp_path, trainings):

@@ -103,6 +103,21 @@ def test_a_resumed_training_follows_the_same_curve(tmp_path, trained, monkeypatc
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_the_best_state_is_there_before_a_last_state_says_so(tmp_path, monkeypatch):
+    publish, written = keeper.publish_hashed, []
+
+    def cut(unfinished, path):
+        if written:
+            raise KeyError("power cut")
+        written.append(path.name)
+        return publish(unfinished, path)
+
+    monkeypatch.setattr(keeper, "publish_hashed", cut)
+    with pytest.raises(KeyError, match="power cut"):
+        train(tmp_path, epochs=1)
+    assert written == ["best.ckpt"]
+
+
 def test_a_paused_training_goes_on_as_if_it_had_not_paused(tmp_path, trained):
     parts = [train(tmp_path, epochs=3, pause_minutes=1e-6, resume=True) for _ in range(3)]
     assert [part.paused for part in parts] == [True, True, False]

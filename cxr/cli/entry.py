@@ -6,8 +6,10 @@ Exit status: 0 done, 1 the work failed, 2 bad input or usage, 130 interrupted, 1
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import threading
 import traceback
 from types import FrameType
 
@@ -24,6 +26,17 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signal_number)
 
 
+def _not_lost(unraisable: sys.UnraisableHookArgs) -> None:
+    """A signal that came where Python cannot raise, as in a destructor, comes once more, after it."""
+    for kind, number in ((KeyboardInterrupt, signal.SIGINT), (SystemExit, signal.SIGTERM)):
+        if isinstance(unraisable.exc_value, kind):
+            again = threading.Timer(0.05, os.kill, [os.getpid(), number])
+            again.daemon = True
+            again.start()
+            return
+    sys.__unraisablehook__(unraisable)
+
+
 def main() -> None:
     """Entry point; turns named errors into one line and an exit status."""
     debug = "--debug" in sys.argv
@@ -31,6 +44,7 @@ def main() -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
     logging.getLogger("cxr").setLevel(logging.DEBUG if debug else logging.INFO)
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _not_lost
     try:
         app(args=arguments)
     except KeyboardInterrupt:
@@ -51,9 +65,17 @@ def main() -> None:
             error = named_error(error)
         if isinstance(error, CxrError):
             _fail(f"{type(error).__name__}: {error}", error.exit_code)
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or _lacks_memory(error):
             _fail("out of memory; let fewer processes work, or give smaller images or batches", 1)
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether a library could not be loaded for want of memory, in the words of the system's loader."""
+    return isinstance(error, ImportError) and any(
+        words in str(error)
+        for words in ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
+    )
 
 
 def _fail(message: str, status: int) -> None:

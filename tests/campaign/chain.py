@@ -235,10 +235,10 @@ def main() -> int:
         "damage": (damage, 1000),
         "beside": (other_files, 0),
         "workers": (workers, 0),
-        "refusals": (system.refusals, 60),
+        "refusals": (system.refusals, 48),
         "disks": (system.disks, 8),
-        "memory": (system.memory, 16),
-        "handles": (system.handles, 16),
+        "memory": (system.memory, 24),
+        "handles": (system.handles, 24),
         "clock": (system.clock, 3),
         "models": (models.models, 0),
     }

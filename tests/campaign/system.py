@@ -48,27 +48,22 @@ def _refusing(place: int, number: int) -> Callable[[], None]:
 
 
 def refusals(bench: Bench, number: int, seed: int) -> list[Row]:
-    """One of the next writes of a run is refused, again and again, until the run is through."""
+    """One of the writes of each stage in turn is refused; the same command then goes on."""
     rng, outcomes, stages = random.Random(seed), Counter[str](), Counter[str]()
-    run_dir, done, whole = bench.work / "refused", 0, 0
-    shutil.rmtree(run_dir, ignore_errors=True)
-    while done < number:
-        code = list(REFUSALS)[done % len(REFUSALS)]
-        status, said = quick.run(bench.arguments(run_dir), bench.work, _refusing(rng.randrange(12), code))
-        if status == 0:
-            bench.finish(run_dir)
-            shutil.rmtree(run_dir)
-            whole += 1
-            continue
+    for turn in range(number):
+        code = list(REFUSALS)[turn % len(REFUSALS)]
+        stage, place, status = turn // len(REFUSALS) % bench.stages + 1, 2 * rng.randrange(16), 0
+        while status == 0:  # fewer writes than that
+            place //= 2
+            run_dir = bench.up_to(stage, "refused")
+            status, said = quick.run(bench.arguments(run_dir), bench.work, _refusing(place, code))
         line = quick.failure(said)
         assert status in (1, 2) and REFUSALS[code] in line and str(run_dir) in line, (status, line)
         outcomes[f"“{REFUSALS[code]} …”"] += 1
         stages[_stage(said)] += 1
-        done += 1
-    bench.finish(run_dir)
-    told = f"one line, exit 1 or 2: {counted(outcomes)}; in {counted(stages)}; "
-    told += f"{whole + 1} whole runs, equal tables"
-    return [Row("a write of a run refused (simulated)", done, told)]
+        bench.finish(run_dir)
+    told = f"one line, exit 1 or 2: {counted(outcomes)}; in {counted(stages)}; then equal tables"
+    return [Row("a write of a run refused (simulated), six errors in each stage", number, told)]
 
 
 def _stage(said: str) -> str:
@@ -168,7 +163,8 @@ def _limits(
 ) -> list[Row]:
     outcomes = Counter[str]()
     for turn in range(number):
-        stage, extra = turn % 8 + 1, extras[(turn // 8 + turn) % len(extras)]
+        stage = turn % bench.stages + 1
+        extra = extras[(turn // bench.stages + turn) % len(extras)]
         run_dir = bench.up_to(stage, "limited")
         status, said = quick.run(bench.arguments(run_dir), bench.work, quick.limit(what, base + unit * extra))
         if status == 0:

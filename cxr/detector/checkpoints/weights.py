@@ -165,7 +165,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             begin = file.read(2)
         if not (begin == b"PK" or begin[:1] == b"\x80"):  # torch's zip files, and its pickles before 1.6
-            raise CheckpointError(f"{path}: expected a torch file, got one that begins {begin!r}")
+            got = f"one that begins {begin!r}" if begin else "an empty file"
+            raise CheckpointError(f"{path}: expected a torch file, got {got}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -22,7 +22,8 @@ from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS, Labels, Recipe
 from cxr.detector.training.identity import key_of, run_key
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.train import train_detector
-from cxr.errors import ParameterError, PausedError
+from cxr.errors import CheckpointError, ParameterError, PausedError
+from cxr.files import check_sha256, sidecar
 from cxr.recipes import changed, from_values
 from cxr.rundir import RunDir, alone, locate, write_json
 from cxr.schema import ClassTable
@@ -90,13 +91,17 @@ def train_each_fold(
         folder = fold_folder(out_dir, fold)
         own = changed(recipe, weights=recipe.network.weights.replace(FOLD_FIELD, str(fold)))
         key = run_key(store, targets, train_ids, val_ids, classes, own)
-        if _is_finished(folder, key, own.schedule.max_minutes):
+        whole = _is_whole(folder / BEST)
+        if whole and _is_finished(folder, key, own.schedule.max_minutes):
             log.info("fold %d: already trained on the same data with the same recipe", fold)
+            _drop_damaged_last(folder)
         else:
             log.info("fold %d: %d images to learn from, %d held out", fold, len(train_ids), len(val_ids))
-            resume = key_of(folder / LAST) == key
+            # The best state is written before the last one, so that without it the last says too little.
+            same = key_of(folder / LAST) == key
+            resume = same and whole and _is_whole(folder / LAST)
             if not resume:
-                _move_aside(folder)
+                _move_aside(folder, "is damaged" if same else "was trained with other data or parameters")
             left = _left(recipe, started)
             if trained and left < 0:
                 raise PausedError(f"paused before fold {fold}; the same call goes on from there")
@@ -213,7 +218,25 @@ def _check_weights(weights: str, held_out: Sequence[int]) -> None:
         )
 
 
-def _move_aside(folder: Path) -> None:
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint is there and has the hash beside it, where there is one."""
+    try:
+        check_sha256(checkpoint, error=CheckpointError)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _drop_damaged_last(folder: Path) -> None:
+    """A finished training needs its last state only where it gets more time."""
+    last = folder / LAST
+    if is_first_process() and last.is_file() and not _is_whole(last):
+        log.warning("%s is damaged and removed; the trained detector is whole", last)
+        last.unlink()
+        sidecar(last).unlink(missing_ok=True)
+
+
+def _move_aside(folder: Path, why: str) -> None:
     """Keep a training that another is about to replace: it may have taken hours."""
     if not (folder / BEST).is_file() or not is_first_process():
         return
@@ -223,7 +246,7 @@ def _move_aside(folder: Path) -> None:
     target.mkdir(parents=True)
     for path in folder.iterdir():
         os.replace(path, target / path.name)
-    log.warning("%s was trained with other data or parameters; it is kept in %s", folder.name, target)
+    log.warning("%s %s; it is kept in %s", folder.name, why, target)
 
 
 def _left(recipe: Recipe, started: float) -> float:
@@ -239,7 +262,7 @@ def _is_finished(folder: Path, key: str, max_minutes: float) -> bool:
     One that had more time than is allowed now is kept: hours of work are not thrown away for fewer.
     """
     state = _state(folder)
-    if state.get("finished") != key or not (folder / BEST).is_file():
+    if state.get("finished") != key:
         return False
     ended = state.get("max_minutes", 0.0) or math.inf
     return not (state.get("out_of_time", False) and (max_minutes or math.inf) > ended)

@@ -155,9 +155,10 @@ class Keeper(pl.Callback):
         if trainer.is_global_zero:
             with replacing(self.out_dir / METRICS) as temporary:
                 pd.DataFrame(self._rows).to_csv(temporary, index=False)
-        self._save(trainer, LAST, weights_only=False)
+        # In this order: the last state says that there was a better one before, so that one must be there.
         if better or math.isnan(self.best):
             self._save(trainer, BEST, weights_only=True)
+        self._save(trainer, LAST, weights_only=False)
         if self.schedule.patience and self._bad >= self.schedule.patience:
             log.info("no better validation in %d, training ends", self._bad)
             trainer.should_stop = True
