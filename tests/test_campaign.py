@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,20 @@ def test_kills(tmp_path: Path):
 @pytest.mark.slow
 def test_few_file_handles(tmp_path: Path):
     assert [row.number for row in reading.limits(tmp_path, [], [16])] == [1]
+
+
+@pytest.mark.slow
+def test_the_chain(tmp_path: Path):
+    """The first notebooks killed, damaged and refused; in a process of its own, which forks before it has threads."""
+    done = subprocess.run(
+        [sys.executable, "-m", "campaign.chain", str(tmp_path), "--stages", "3", "--seed", "1"]
+        + ["--only", "kills", "damage", "refusals", "--kills", "3", "--damage", "1", "--refusals", "2"],
+        cwd=Path(__file__).parent,
+        env=reading.environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("equal tables") >= 5
