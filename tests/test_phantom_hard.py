@@ -74,5 +74,5 @@ def test_a_hard_data_set_is_another_one_and_says_so(tmp_path):
     # Faint findings are marked by fewer readers.
     marks = {name: len(pd.read_csv(tmp_path / name / "train.csv")) for name in ("hard", "plain")}
     assert marks["hard"] < marks["plain"]
-    with pytest.raises(DataError, match="hard True instead of None"):
+    with pytest.raises(DataError, match="hard True instead of False"):
         make_phantom(hard, **make)

@@ -215,7 +215,7 @@ def _is_finished(out_dir: Path, record: dict[str, Any]) -> bool:
         raise DataError(f"{out_dir} is not empty and not a phantom data set; choose another folder")
     if found != record:
         different = sorted(k for k in {*found, *record} if found.get(k) != record.get(k))
-        details = ", ".join(f"{k} {found.get(k)} instead of {record.get(k)}" for k in different)
+        details = ", ".join(f"{k} {found.get(k, False)} instead of {record.get(k, False)}" for k in different)
         raise DataError(f"{out_dir} holds another phantom ({details}); remove it or choose another folder")
     return True
 
