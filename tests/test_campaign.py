@@ -48,10 +48,10 @@ def test_few_file_handles(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_chain(tmp_path: Path):
-    """The first notebooks killed, damaged and refused; in a process of its own, which forks before it has threads."""
+    """The first notebooks killed, damaged and refused, in a process that has no threads when it forks."""
+    options = "--stages 3 --seed 1 --only kills damage refusals --kills 3 --damage 1 --refusals 2"
     done = subprocess.run(
-        [sys.executable, "-m", "campaign.chain", str(tmp_path), "--stages", "3", "--seed", "1"]
-        + ["--only", "kills", "damage", "refusals", "--kills", "3", "--damage", "1", "--refusals", "2"],
+        [sys.executable, "-m", "campaign.chain", str(tmp_path), *options.split()],
         cwd=Path(__file__).parent,
         env=reading.environment(),
         capture_output=True,

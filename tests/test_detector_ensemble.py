@@ -64,6 +64,9 @@ class Fake:
     sha256: str
     calibration: ScoreCalibration | None = None
 
+    def require_classes(self, classes: object) -> None:
+        assert classes is CLASSES
+
 
 IDS = [f"i{n:03d}" for n in range(80)]
 FOLDS = pd.DataFrame({schema.IMAGE_ID: IDS, schema.FOLD: [n % 2 for n in range(80)]})

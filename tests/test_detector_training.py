@@ -476,6 +476,11 @@ def test_an_ensemble_needs_the_same_classes(tmp_path, detector):
     other = train(tmp_path, classes=ClassTable(("Bright", "Black", "No finding")), epochs=1, val_ids=[])
     with pytest.raises(CheckpointError, match="same classes"):
         predict_store([detector, load_detector(other.best)], IMAGES, IMAGES.ids)
+    detector.require_classes(SQUARES)
+    with pytest.raises(
+        CheckpointError, match=r"best\.ckpt: expected .* data's 3 classes, got one of 3; class 1 "
+    ):
+        load_detector(other.best).require_classes(SQUARES)
 
 
 # -- slow --------------------------------------------------------------------------------------------

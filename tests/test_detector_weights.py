@@ -176,6 +176,9 @@ class Fake:
     path: Path
     sha256: str
 
+    def require_classes(self, classes: object) -> None:
+        assert classes is CLASSES
+
 
 FOLDS = pd.DataFrame({schema.IMAGE_ID: IDS, schema.FOLD: [number % 2 for number in range(len(IDS))]})
 TABLES = {"good": member((1.5, 1.5, 0.0), 1), "other": member((0.0, 0.0, 1.5), 2)}

@@ -15,7 +15,6 @@ from cxr.detector.prediction.detector import Detector, load_detectors
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.prediction.predict import predict_store
 from cxr.detector.training.rehearsal import rehearse_prediction
-from cxr.errors import CheckpointError
 from cxr.files import sha256
 from cxr.kaggle import opening
 from cxr.kaggle.inputs import data_folder, find_input
@@ -78,11 +77,7 @@ class InferenceSession:
             train=False,
         )
         self.classes = ann.read_classes(self.data)
-        if tuple(self.classes.names) != self.detectors[0].spec.class_names:
-            raise CheckpointError(
-                f"{home}: detectors of {len(self.detectors[0].spec.class_names)} classes, expected the "
-                f"{len(self.classes.names)} classes of {self.data}"
-            )
+        self.detectors[0].require_classes(self.classes)
         self.image_ids = opening.test_ids(self.data)
         opening.write_fallback(settings, self.data, self.image_ids)
         for path in (*self.kit.detectors, *self.kit.classifiers):

@@ -14,7 +14,8 @@ holds zero is chance.
 A variant is `recipe` (notebook 06's defaults), `sketch`, or NAME=VALUE;NAME=VALUE, which changes the recipe.
 `sketch` is a plain training written here: a narrow Faster R-CNN, mirror images, AdamW, one-cycle.
 `--test` scores on the test images of DATA_DIR instead, and learns from all training images: to confirm at
-the end, not to choose by.
+the end, not to choose by. `--fused` trains the recipe once a fold, lets the five detectors look at the test
+images, mirrored and in three sizes too, and scores each of them and all together.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,7 +42,7 @@ from cxr import annotations, metrics, schema
 from cxr.detector.data.answers import detection_table
 from cxr.detector.data.pixels import network_image, to_network, to_original
 from cxr.detector.prediction.detector import load_detector
-from cxr.detector.prediction.looks import ONE_LOOK
+from cxr.detector.prediction.looks import ONE_LOOK, Looks
 from cxr.detector.prediction.predict import predict_store
 from cxr.detector.recipe import Recipe
 from cxr.detector.training.train import train_detector
@@ -56,6 +58,8 @@ FOLDS = 5
 TRIAL_STEPS, WARM_UP = 30, 5
 """Steps of the short training that tells how long one takes, and those of them that do not count."""
 SKETCH_BATCH = 4
+SCALES = (0.9, 1.0, 1.15)
+"""Sizes in which fused detectors look, relative to their own."""
 
 Split = tuple[list[str], list[str]]
 
@@ -194,7 +198,7 @@ class Bench:
         self.train = annotations.read_annotations(data_dir / "train.csv", classes=self.classes)
         splits = {"train": data_dir / "train"}
         self.truth = annotations.fuse_readers(self.train, classes=self.classes)
-        if arguments.test:
+        if arguments.test or arguments.fused:
             splits["test"] = data_dir / "test"
             test = annotations.read_annotations(data_dir / "test_truth.csv", classes=self.classes)
             test = annotations.fuse_readers(test, classes=self.classes)
@@ -239,6 +243,22 @@ class Bench:
         minutes = (time.process_time() - started) / 60
         return predict_store(load_detector(best, device="cpu"), self.store, held_out, looks=ONE_LOOK), minutes
 
+    def fused(self, keep: Path | None) -> list[tuple[str, metrics.BootstrapResult]]:
+        """One detector a fold on the test images, each with one look, then all with all looks."""
+        test_ids, results, members = self.store.ids_of("test"), [], []
+        for fold in range(FOLDS):
+            kept = keep / f"recipe-{fold}.ckpt" if keep else self.out.parent / f"recipe-{fold}.ckpt"
+            if not kept.is_file():
+                self.measure("recipe", fold)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(self.out / "best.ckpt", kept)
+            members.append(load_detector(kept, device="cpu"))
+            found = predict_store(members[-1], self.store, test_ids, looks=ONE_LOOK)
+            results.append((f"fold {fold} held out, one look", self.score_on(found, test_ids, fold)))
+        looks = Looks(tta_flip=True, tta_scales=SCALES)
+        found = predict_store(members, self.store, test_ids, looks=looks)
+        return [*results, ("all five, mirrored and in three sizes", self.score_on(found, test_ids, 0))]
+
     def _fit(self, train_ids: list[str], recipe: Recipe, tick: Callable[[], None] = lambda: None) -> Path:
         result = train_detector(
             self.store,
@@ -261,7 +281,10 @@ class Bench:
 
     def score(self, found: pd.DataFrame, seed: int) -> metrics.BootstrapResult:
         """The findings' APs on the images held out, resampled."""
-        _, held_out = self.split(seed)
+        return self.score_on(found, self.split(seed)[1], seed)
+
+    def score_on(self, found: pd.DataFrame, held_out: list[str], seed: int) -> metrics.BootstrapResult:
+        """The findings' APs on these images, resampled."""
         ids = list(self.classes.finding_ids)
         rows = self.truth[self.truth.image_id.isin(held_out) & self.truth.class_id.isin(ids)]
         present = sorted(rows.class_id.unique().tolist())
@@ -288,6 +311,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change the recipe")
     parser.add_argument("--store-size", type=int, default=512, help="px, longer side of a stored image")
     parser.add_argument("--keep", type=Path, help="folder that keeps detections, so that a call goes on")
+    parser.add_argument("--fused", action="store_true", help="five detectors together on the test images")
     parser.add_argument("--test", action="store_true", help="score on the test images, to confirm")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -296,6 +320,10 @@ def main() -> None:
     scores: dict[str, list[metrics.BootstrapResult]] = {}
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(arguments, Path(name))
+        if arguments.fused:
+            for told, result in bench.fused(arguments.keep):
+                print(row(told, [result], [result], []), flush=True)
+            return
         print(f"{'variant':<44}{'mAP':>7}{'95 % interval':>17}{'gain':>8}{'95 % interval':>18}{'CPU min':>9}")
         for variant in variants:
             minutes: list[float] = []

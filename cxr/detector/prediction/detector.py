@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.device import pick_device
 from cxr.detector.network.spec import DetectorSpec
 from cxr.detector.prediction.calibration import ScoreCalibration
+from cxr.errors import CheckpointError
+from cxr.schema import ClassTable
 
 log = logging.getLogger("cxr")
 
@@ -42,6 +45,25 @@ class Detector:
     def device(self) -> torch.device:
         """Where the network lies."""
         return next(self.net.parameters()).device
+
+    def require_classes(self, classes: ClassTable) -> None:
+        """Refuse a detector of other classes, whose answers would be taken for those of the data.
+
+        Args:
+            classes: The data's classes.
+
+        Raises:
+            CheckpointError: Its classes differ in number, name or order.
+        """
+        own, wanted = self.spec.class_names, tuple(classes.names)
+        if own == wanted:
+            return
+        pairs = enumerate(zip_longest(wanted, own))
+        place, (expected, got) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        raise CheckpointError(
+            f"{self.path}: expected a detector of the data's {len(wanted)} classes, got one of {len(own)}; "
+            f"class {place} is {expected!r} in the data and {got!r} in the detector"
+        )
 
 
 def load_detector(checkpoint: Path | str, *, device: str = "auto") -> Detector:

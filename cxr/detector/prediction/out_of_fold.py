@@ -74,11 +74,15 @@ def predict_out_of_fold(
         batch_size: Images a step.
         num_workers: Loading processes.
         progress: Called with images done and all images of one detector.
+
+    Raises:
+        CheckpointError: A file is no detector, or one of other classes.
     """
     members = [_Member(fold, path) for fold, files in checkpoints.items() for path in files]
     ids = {fold: folds.loc[folds[schema.FOLD] == fold, schema.IMAGE_ID].tolist() for fold in checkpoints}
     for member in members:
         detector = load_detector(member.path)
+        detector.require_classes(classes)
         member.sha256 = detector.sha256
         member.found = predict_store(
             detector, store, ids[member.fold],

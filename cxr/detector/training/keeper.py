@@ -181,7 +181,13 @@ class Keeper(pl.Callback):
     def _save(self, trainer: pl.Trainer, name: str, *, weights_only: bool) -> None:
         """Write a checkpoint beside, then give it its name; all processes must come here."""
         unfinished = self.out_dir / (name + ".part")
-        trainer.save_checkpoint(unfinished, weights_only=weights_only)
+        try:
+            trainer.save_checkpoint(unfinished, weights_only=weights_only)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):
+                raise
+            # Lightning writes into memory first, and torch says in its own words that there was too little.
+            raise MemoryError(f"too little memory to write {self.out_dir / name}") from error
         if trainer.is_global_zero:
             publish_hashed(unfinished, self.out_dir / name)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
