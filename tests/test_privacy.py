@@ -10,56 +10,15 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from dicom_files import chest, write_dicom
+from dicom_files import MARKER, chest, plant, write_dicom
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydicom.datadict import DicomDictionary
-from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from cxr import features, schema, survey
 from cxr.dicom import DicomReadError, IsolatedReader, load_radiograph, read_header, reasons
 from cxr.preprocess import preprocess
 from cxr.survey import survey_files
-
-MARKER = "ZQ7J"
-"""Short enough for every value representation, and in no word of ours."""
-
-TEXTS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
-STRUCTURAL = {"PhotometricInterpretation", "NumberOfFrames", "SpecificCharacterSet"}
-"""Without sound values of these a file is no picture."""
-
-
-def plant(ds: Dataset) -> int:
-    """Put the marker into every text attribute of the dictionary, into a sequence and private elements."""
-    planted = 0
-    with pydicom.config.disable_value_validation():
-        for tag, (vr, *_, keyword) in DicomDictionary.items():
-            group = tag >> 16
-            if group in (0x0000, 0x0002, 0xFFFE, 0x7FE0) or keyword in STRUCTURAL or vr not in TEXTS:
-                continue
-            # Numbers as text take no text, so such an element gets its type afterwards.
-            ds.add_new(tag, "LO" if vr in ("DS", "IS") else vr, MARKER)
-            ds[tag].VR = vr
-            planted += 1
-        nested = Dataset()
-        nested.add_new("PatientName", "PN", MARKER)
-        nested.add_new("LUTExplanation", "LO", MARKER)
-        for keyword in ("ReferencedImageSequence", "VOILUTSequence", "ModalityLUTSequence"):
-            ds.add_new(keyword, "SQ", [nested])
-        block = ds.private_block(0x0099, MARKER, create=True)
-        block.add_new(1, "LO", MARKER)
-        block.add_new(2, "OB", (MARKER * 4).encode())
-        for group in (0x6000, 0x6002):
-            ds.add_new(group << 16 | 0x0022, "LO", MARKER)
-            ds.add_new(group << 16 | 0x1500, "LO", MARKER)
-            ds.add_new(group << 16 | 0x0102, "US", 0)
-            ds.add_new(group << 16 | 0x3000, "OW", (MARKER * 8).encode())
-        for keyword in ("ImplementationVersionName", "SourceApplicationEntityTitle"):
-            setattr(ds.file_meta, keyword, MARKER)
-        ds.file_meta.PrivateInformationCreatorUID = "1.2.3"
-        ds.file_meta.PrivateInformation = (MARKER * 4).encode()
-    return planted + 20
 
 
 def marked(path: Path, syntax: str) -> tuple[Path, int]:
