@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -316,7 +317,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    variants = arguments.only.split(",")
+    variants = re.split(r",(?![^(]*\))", arguments.only)  # not at the commas of a tuple
     scores: dict[str, list[metrics.BootstrapResult]] = {}
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(arguments, Path(name))
