@@ -103,7 +103,17 @@ def test_a_fold_whose_best_state_is_damaged_is_trained_anew(tmp_path, trainings,
         (tmp_path / "fold0" / folds.STATE).unlink()
     train(tmp_path)
     assert [t["resume"] for t in trainings] == [False, False]
-    assert how == "deleted" or "fold0 is damaged; it is kept in" in caplog.text
+    assert how == "deleted" or "fold0 is damaged or incomplete; it is kept in" in caplog.text
+
+
+def test_a_kill_between_the_first_two_states_leaves_no_part(tmp_path, trainings):
+    train(tmp_path)
+    for name in (LAST, folds.STATE):
+        (tmp_path / "fold0" / name).unlink()
+    (tmp_path / "fold0" / f"{LAST}.part").write_bytes(b"half")
+    train(tmp_path)
+    assert [t["resume"] for t in trainings] == [False, False]
+    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.parametrize("how", ["a bit flipped", "cut", "deleted"])

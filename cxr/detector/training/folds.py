@@ -98,10 +98,13 @@ def train_each_fold(
         else:
             log.info("fold %d: %d images to learn from, %d held out", fold, len(train_ids), len(val_ids))
             # The best state is written before the last one, so that without it the last says too little.
-            same = key_of(folder / LAST) == key
-            resume = same and whole and _is_whole(folder / LAST)
+            resume = whole and _is_whole(folder / LAST) and key_of(folder / LAST) == key
             if not resume:
-                _move_aside(folder, "is damaged" if same else "was trained with other data or parameters")
+                other = key_of(folder / BEST) not in ("", key)
+                _move_aside(
+                    folder,
+                    "was trained with other data or parameters" if other else "is damaged or incomplete",
+                )
             left = _left(recipe, started)
             if trained and left < 0:
                 raise PausedError(f"paused before fold {fold}; the same call goes on from there")
@@ -245,7 +248,10 @@ def _move_aside(folder: Path, why: str) -> None:
     target = home / f"{folder.name}_{number}"
     target.mkdir(parents=True)
     for path in folder.iterdir():
-        os.replace(path, target / path.name)
+        if path.suffix == ".part":  # of a kill while a checkpoint was written
+            path.unlink()
+        else:
+            os.replace(path, target / path.name)
     log.warning("%s %s; it is kept in %s", folder.name, why, target)
 
 
