@@ -323,7 +323,8 @@ def main() -> None:
         bench = Bench(arguments, Path(name))
         if arguments.fused:
             for told, result in bench.fused(arguments.keep):
-                print(row(told, [result], [result], []), flush=True)
+                alone = [result]
+                print(row(told, alone, alone, []), flush=True)
             return
         print(f"{'variant':<44}{'mAP':>7}{'95 % interval':>17}{'gain':>8}{'95 % interval':>18}{'CPU min':>9}")
         for variant in variants:
