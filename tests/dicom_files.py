@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+import pytest
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -94,6 +95,22 @@ def write_dicom(
     if not native:
         ds.compress(UID(syntax), generate_instance_uid=False)
     ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def lossless_jpeg(plain: Path, path: Path) -> Path:
+    """The same file in JPEG Lossless, by GDCM."""
+    gdcm = pytest.importorskip("gdcm")
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
     return path
 
 

@@ -25,7 +25,7 @@ def test_odd_entries(tmp_path: Path):
 
 
 def test_refused_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "_REFUSALS", {errno.ENOSPC: "the disk is full"})
+    monkeypatch.setattr(reading, "REFUSALS", {errno.ENOSPC: "the disk is full"})
     (row,) = reading.refused_writes(tmp_path)
     assert row.number >= 5
 

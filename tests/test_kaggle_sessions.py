@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from smoke_run import TABLES
 
 from cxr import chain, kaggle, schema, submission
 from cxr.chain.manifest import read_manifest
@@ -196,6 +197,26 @@ def test_going_on_gives_what_one_long_session_gives(continued: str, stand_in: St
     for name in (BEST, LAST):
         one, two = (torch.load(folder / name, weights_only=True)["state_dict"] for folder in (long, parts))
         assert all(torch.equal(one[key], two[key]) for key in one | two), name
+
+
+def checked_cells(path: Path) -> list[list[object]]:
+    """What the cells print that are marked as the same in every run."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if "NBVAL_CHECK_OUTPUT" in cell.source]
+    assert cells, path
+    return [[output.get("text", output.get("data")) for output in cell.outputs] for cell in cells]
+
+
+def test_what_sessions_make_before_the_training_is_what_a_run_makes(
+    continued: str, stand_in: StandIn, smoke: tuple[Path, Path]
+):
+    run_dir, _ = smoke
+    before = [name for name in TABLES if name[:2] < "06"]
+    assert len(before) == 7
+    for table in before:
+        assert (stand_in.kept / table).read_bytes() == (run_dir / table).read_bytes(), table
+    for name in (one.name for one in chain.read_notebooks()[:5]):
+        copy = Path(name) / f"{name}.ipynb"
+        assert checked_cells(stand_in.kept / copy) == checked_cells(run_dir / copy), name
 
 
 def test_detectors_from_a_data_set_give_the_run_s_own_submission(

@@ -72,10 +72,8 @@ def main() -> None:
 
 def _lacks_memory(error: Exception) -> bool:
     """Whether a library could not be loaded for want of memory, in the words of the system's loader."""
-    return isinstance(error, ImportError) and any(
-        words in str(error)
-        for words in ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
-    )
+    words = ("failed to map segment", "cannot allocate memory")
+    return isinstance(error, ImportError) and any(said in str(error).lower() for said in words)
 
 
 def _fail(message: str, status: int) -> None:

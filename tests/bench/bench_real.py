@@ -47,6 +47,7 @@ from cxr.detector.prediction.looks import ONE_LOOK, Looks
 from cxr.detector.prediction.predict import predict_store
 from cxr.detector.recipe import Recipe
 from cxr.detector.training.train import train_detector
+from cxr.files import replacing
 from cxr.metrics.intervals import bias_corrected, mean_of_known
 from cxr.preprocess import preprocess
 from cxr.recipes import changed
@@ -232,6 +233,12 @@ class Bench:
             started = time.process_time()
             net = sketch.train(train_ids, seed, round(60 * self.minutes / each), lambda: None)
             return sketch.predict(net, held_out), (time.process_time() - started) / 60
+        best, minutes = self.train_once(variant, seed)
+        return predict_store(load_detector(best, device="cpu"), self.store, held_out, looks=ONE_LOOK), minutes
+
+    def train_once(self, variant: str, seed: int) -> tuple[Path, float]:
+        """The file of a variant that has learnt for the minutes given, and the CPU minutes that took."""
+        train_ids, _ = self.split(seed)
         change = {} if variant == "recipe" else settings_from(variant)
         recipe = changed(self.recipe, **{**change, "seed": seed})
         batch = recipe.sampling.batch_size
@@ -241,18 +248,17 @@ class Bench:
         epochs = max(1, round(images / len(train_ids)))
         started = time.process_time()
         best = self._fit(train_ids, changed(recipe, epochs=epochs, images_per_epoch=round(images / epochs)))
-        minutes = (time.process_time() - started) / 60
-        return predict_store(load_detector(best, device="cpu"), self.store, held_out, looks=ONE_LOOK), minutes
+        return best, (time.process_time() - started) / 60
 
     def fused(self, keep: Path | None) -> list[tuple[str, metrics.BootstrapResult]]:
         """One detector a fold on the test images, each with one look, then all with all looks."""
         test_ids, results, members = self.store.ids_of("test"), [], []
         for fold in range(FOLDS):
-            kept = keep / f"recipe-{fold}.ckpt" if keep else self.out.parent / f"recipe-{fold}.ckpt"
+            kept = (keep or self.out.parent) / f"recipe-{fold}.ckpt"
             if not kept.is_file():
-                self.measure("recipe", fold)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(self.out / "best.ckpt", kept)
+                best, _ = self.train_once("recipe", fold)
+                with replacing(kept, hashed=True) as temporary:
+                    shutil.copy(best, temporary)
             members.append(load_detector(kept, device="cpu"))
             found = predict_store(members[-1], self.store, test_ids, looks=ONE_LOOK)
             results.append((f"fold {fold} held out, one look", self.score_on(found, test_ids, fold)))

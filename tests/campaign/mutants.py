@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import pytest
 from dicom_files import chest, dataset, write_dicom
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -43,22 +42,6 @@ def encapsulated(path: Path, frame: bytes, syntax: str, pixels: np.ndarray, bits
     ds.file_meta.TransferSyntaxUID = UID(syntax)
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     ds.save_as(path, enforce_file_format=True)
-    return path
-
-
-def lossless_jpeg(plain: Path, path: Path) -> Path:
-    """The same file in JPEG Lossless, by GDCM."""
-    gdcm = pytest.importorskip("gdcm")
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(plain))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFileName(str(path))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
     return path
 
 

@@ -203,7 +203,7 @@ def in_session(session: int) -> list[str]:
 
 # -- disks -------------------------------------------------------------------------------------------
 
-_REFUSALS = {
+REFUSALS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your share of the disk is used up",
     errno.EIO: "the disk reports an error",
@@ -225,12 +225,12 @@ def refused_writes(work: Path, most: int = 1000) -> list[Row]:
     preprocess({"": folder}, undisturbed, image_size=SIZE, jobs=1)
     expected = content(undisturbed)
     rows = []
-    for number, advice in _REFUSALS.items():
+    for number, advice in REFUSALS.items():
         tries = 0
         for place in range(most):
             out = work / f"disk-{number}-{place}"
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(files, "_sync", _failing_at(place, number))
+                patch.setattr(files, "_sync", failing_at(place, number))
                 try:
                     preprocess({"": folder}, out, image_size=SIZE, jobs=2)
                     break
@@ -253,7 +253,7 @@ def refused_writes(work: Path, most: int = 1000) -> list[Row]:
     return rows
 
 
-def _failing_at(place: int, number: int) -> Callable[[Path], None]:
+def failing_at(place: int, number: int) -> Callable[[Path], None]:
     """A stand-in for the call that brings a file to the disk, which fails once."""
     calls = iter(range(1_000_000))
 

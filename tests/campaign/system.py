@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import random
 import resource
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from campaign import quick
+from campaign.reading import REFUSALS, failing_at
 from campaign.tally import Row, counted
 
 from cxr import files
@@ -25,26 +25,12 @@ from cxr import files
 if TYPE_CHECKING:
     from campaign.chain import Bench
 
-REFUSALS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "your share of the disk is used up",
-    errno.EIO: "the disk reports an error",
-    errno.EROFS: "the disk is read-only",
-    errno.ESTALE: "the network drive has lost the file",
-    errno.EMFILE: "too many open files",
-}
 _CLONE_NEWNS = 0x00020000
 
 
 def _refusing(place: int, number: int) -> Callable[[], None]:
     """For `before`: the call that brings a file to the disk fails once."""
-    calls = iter(range(1_000_000))
-
-    def sync(path: Path) -> None:
-        if path.is_file() and next(calls) == place:
-            raise OSError(number, os.strerror(number), str(path))
-
-    return lambda: setattr(files, "_sync", sync)
+    return lambda: setattr(files, "_sync", failing_at(place, number))
 
 
 def refusals(bench: Bench, number: int, seed: int) -> list[Row]:
