@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from campaign.mutants import curve, lossless_jpeg, mutate, write_mutants
-from dicom_files import chest, write_dicom
+from campaign.mutants import curve, mutate, write_mutants
+from dicom_files import chest, lossless_jpeg, write_dicom
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 import cxr
