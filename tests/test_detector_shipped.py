@@ -16,6 +16,7 @@ from cxr.detector.network import anchors, registry
 from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.spec import DetectorSpec
 from cxr.detector.recipe import Recipe
+from cxr.detector.training import pretrain
 from cxr.detector.training.pretrain import Pretraining, make_weights
 from cxr.errors import CheckpointError
 from cxr.schema import VINBIGDATA
@@ -109,4 +110,18 @@ def test_they_can_be_made_again(tmp_path):
     path, _ = make_weights(plan, tmp_path / "work", tmp_path / "out")
     assert path.stem == f"light-{files.sha256(path)[:8]}"
     assert not weights.load_weights(network("light"), str(path), architecture_name="light").missing
-    assert "16 synthetic radiographs" in (tmp_path / "out" / "README.md").read_text()
+    assert "16 synthetic radiographs of `cxr phantom --hard`" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_weights_of_another_plan_never_take_the_place_of_the_shipped_ones(monkeypatch, capsys):
+    before = sorted(shipped.FOLDER.iterdir())
+    for options, told in (
+        (["--images", "500"], "another folder than the shipped"),
+        (["--no-hard"], "another folder than the shipped"),
+        (["--images", "300", "--out", "elsewhere"], "more than the 400 held out, got 300"),
+    ):
+        monkeypatch.setattr("sys.argv", ["pretrain", *options])
+        with pytest.raises(SystemExit):
+            pretrain.main()
+        assert told in capsys.readouterr().err
+    assert sorted(shipped.FOLDER.iterdir()) == before

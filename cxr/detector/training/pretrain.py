@@ -1,17 +1,19 @@
 """Make the weights that ship with the package: the light network, trained on drawn radiographs.
 
     python -m cxr.detector.training.pretrain [WORKING_FOLDER]
+    python -m cxr.detector.training.pretrain --images 1400 --no-hard --out OTHER_WEIGHTS
 
 Writes `light-HASH.pth`, its hash and its card into `cxr/detector/checkpoints/phantom/`. The phantom is the
 hard one, of a seed that no demo, test or bench uses: no score on a phantom counts images learnt from.
+The second line makes weights to compare with, from fewer or plainer phantoms and as long a training.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import logging
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ class Pretraining:
 
     Attributes:
         images: Phantoms made; the first `held_out` of them are only scored on.
+        hard: Whether they are the hard ones, as `cxr phantom --hard` draws them.
         seed: Of the phantom and the training.
         abnormal_fraction: Share of phantoms with findings.
         pixels: Longer side of the largest phantoms.
@@ -50,6 +53,7 @@ class Pretraining:
     """
 
     images: int = 8_000
+    hard: bool = True
     seed: int = shipped.SEED
     abnormal_fraction: float = 0.9
     pixels: int = 512
@@ -77,7 +81,7 @@ def make_weights(plan: Pretraining, folder: Path, out: Path) -> tuple[Path, floa
         size=plan.pixels,
         seed=plan.seed,
         abnormal_fraction=plan.abnormal_fraction,
-        hard=True,
+        hard=plan.hard,
     )
     preprocess({"train": data / "train"}, folder / "images", image_size=plan.pixels)
     store = ImageStore(folder / "images")
@@ -113,6 +117,7 @@ def make_weights(plan: Pretraining, folder: Path, out: Path) -> tuple[Path, floa
     with replacing(path, hashed=True) as temporary:
         temporary.write_bytes(buffer.getvalue())
     size = path.stat().st_size / 1e6
+    command = "cxr phantom --hard" if plan.hard else "cxr phantom"
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value:g} |" for name, value in asdict(plan).items())
     write_text(
         out / "README.md",
@@ -121,7 +126,7 @@ def make_weights(plan: Pretraining, folder: Path, out: Path) -> tuple[Path, floa
 A start for trainings on real radiographs (`weights: phantom`, this network's default). They are no
 detector for patients, and no medical device.
 
-- **Data:** {plan.images:,} synthetic radiographs of `cxr phantom --hard`. No pixel and no row comes from
+- **Data:** {plan.images:,} synthetic radiographs of `{command}`. No pixel and no row comes from
   a patient.
 - **Made by:** `make weights`, which writes this page too.
 - **File:** `{path.name}`, {size:.1f} MB, {trainable(net) / 1e6:.1f} M parameters, matrices in half
@@ -141,15 +146,26 @@ detector for patients, and no medical device.
 
 
 def main() -> None:
-    """Make the weights in the package's own folder."""
+    """Make the weights, by default those in the package's own folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="working folder, kept; default: a temporary one")
+    parser.add_argument("--images", type=int, default=Pretraining.images, help="phantoms made")
+    parser.add_argument("--hard", action=argparse.BooleanOptionalAction, default=Pretraining.hard)
+    parser.add_argument("--out", type=Path, default=shipped.FOLDER, help="folder of weights and card")
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if len(sys.argv) > 1:
-        path, score = make_weights(Pretraining(), Path(sys.argv[1]), shipped.FOLDER)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            path, score = make_weights(Pretraining(), Path(folder), shipped.FOLDER)
+    plan = Pretraining(images=arguments.images, hard=arguments.hard)
+    if plan.images <= plan.held_out:
+        parser.error(f"--images: expected more than the {plan.held_out} held out, got {plan.images}")
+    if plan != Pretraining() and arguments.out == shipped.FOLDER:
+        parser.error("--out: expected another folder than the shipped weights' for another plan")
+    with tempfile.TemporaryDirectory() as temporary:
+        path, score = make_weights(plan, arguments.folder or Path(temporary), arguments.out)
     log.info("%s: mAP@0.4 %.3f on phantoms held out", path, score)
-    log.info("name it as `phantom` of the light networks in cxr/detector/network/registry.py")
+    if arguments.out == shipped.FOLDER:
+        log.info("name it as `phantom` of the light networks in cxr/detector/network/registry.py")
 
 
 if __name__ == "__main__":
