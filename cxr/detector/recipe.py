@@ -34,7 +34,7 @@ class Network:
     )
     weights_sha256: str = parameter("", 'expected hash of that file, "" to not check')
     detector_image_size: int = parameter(
-        320, "longer side of the image that the network sees", unit="px", low=32
+        384, "longer side of the image that the network sees", unit="px", low=32
     )
     anchor_sizes: tuple[float, ...] = parameter(
         (), "small to large, as many for each level; [] to fit them", unit="network px", low=1.0

@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--full-size", type=int, default=2048, help="longer side of the stored plain images")
     parser.add_argument("--store-size", type=int, default=1024, help="longer side in our store")
-    parser.add_argument("--image-size", type=int, default=320, help="longer side the light network sees")
+    parser.add_argument("--image-size", type=int, default=384, help="longer side the light network sees")
     parser.add_argument("--plain-model", choices=list(PLAIN_MODELS), default="resnet50_fpn_v2")
     parser.add_argument("--plain-size", type=int, nargs=2, default=(800, 1000), metavar=("ROWS", "COLUMNS"))
     parser.add_argument("--steps", type=int, default=2)

@@ -2,7 +2,7 @@
 
 python tests/bench/bench_onnx.py [CHECKPOINT] [--size 1024] [--rounds 20] [--threads 1]
 
-Without a checkpoint a light network of random weights at 320 px is timed; its answers are many, as those of
+Without a checkpoint a light network of random weights at 384 px is timed; its answers are many, as those of
 a network before training are.
 """
 
@@ -31,7 +31,7 @@ def random_detector() -> Detector:
     """The light network as it starts."""
     torch.manual_seed(0)
     anchors = ((32.0,), (64.0,), (128.0,), (256.0,))
-    spec = DetectorSpec("light", schema.VINBIGDATA.names, 320, anchors, (0.5, 1.0, 2.0))
+    spec = DetectorSpec("light", schema.VINBIGDATA.names, 384, anchors, (0.5, 1.0, 2.0))
     return Detector(build_network(spec).eval(), spec, "random", "0" * 64)
 
 

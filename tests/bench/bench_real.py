@@ -2,7 +2,7 @@
 
     python tests/bench/bench_real.py DATA_DIR
     python tests/bench/bench_real.py DATA_DIR --only "recipe,sketch,batch_size=8" --seeds 0 1 2
-    python tests/bench/bench_real.py DATA_DIR --set detector_image_size=384 --keep results
+    python tests/bench/bench_real.py DATA_DIR --set negative_fraction=0.15 --keep results
 
 DATA_DIR is a data folder (docs/data-formats.md) whose training images have findings and several readers.
 Each seed holds out another fold of the training images. Every variant learns from the other folds for
