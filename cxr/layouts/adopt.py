@@ -85,11 +85,12 @@ def adopt(
     _check_place(folder.root, data_dir)
     layout = choose(folder, form, notes).read(folder, notes)
     settled = settle(layout, folder, notes, kaggle=classes == "kaggle", jobs=jobs, progress=progress)
-    if not settled.tables.get("train", pd.DataFrame()).size:
+    test_alone = not settled.files["train"] and "test" in settled.tables
+    if "train" not in settled.tables and not test_alone:
         said = "; ".join(line for line in notes.lines() if line.startswith("left out"))
-        raise DataError(
-            f"{printable(source)}: nothing is left to learn from; {said or 'no box and no image was found'}"
-        )
+        raise DataError(f"{printable(source)}: nothing is left to learn from; {said or 'no row'}")
+    if "train" not in settled.tables:
+        notes.take("the test part alone, to score against: there is nothing to learn from")
     if not folder.images:
         notes.take("tables alone: there are no images in the folder (.dicom, .dcm, .png, .jpg)")
     images = {split: len(files) for split, files in settled.files.items()}
@@ -121,9 +122,8 @@ def _check_place(source: Path, data_dir: Path) -> None:
 def _texts(settled: Settled, folder: SourceFolder) -> dict[str, str]:
     """Text of each table of the data folder, by its name."""
     classes = settled.classes
-    texts = {TRAIN_TABLE: settled.tables["train"].to_csv(index=False)}
-    if "test" in settled.tables:
-        texts[TEST_TRUTH_TABLE] = settled.tables["test"].to_csv(index=False)
+    names = {"train": TRAIN_TABLE, "test": TEST_TRUTH_TABLE}
+    texts = {names[part]: table.to_csv(index=False) for part, table in settled.tables.items()}
     table = pd.DataFrame({CLASS_ID: range(len(classes.names)), CLASS_NAME: classes.names})
     texts[CLASSES_CSV] = table.to_csv(index=False)
     for split, sizes in settled.original.items():

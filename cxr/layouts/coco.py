@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def recognise(source: SourceFolder) -> bool:
 
 
 def read(source: SourceFolder, notes: Notes) -> Layout:
-    """Read all documents; one whose name says `test` is of the test images, all others are to learn from.
+    """Read all documents; one whose name or folder says `test` is of the test images.
+
+    All others are to learn from.
 
     An image without annotations in a document that has some is normal. Crowd annotations are left out.
 
@@ -36,8 +39,8 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     train: list[Part] = []
     test: list[Part] = []
     for path, document in documents.items():
-        split = "test" if "test" in path.stem.lower() else "train"
-        folder = path.stem.rpartition("_")[2]
+        folder = _folder(source, path)
+        split = "test" if _part_word(source.relative(path)) == "test" else "train"
         part = _part(document, names, folder, source.relative(path), notes)
         (test if split == "test" else train).append(part)
         boxes = "boxes of the" if "annotations" in document else "names of the"
@@ -46,6 +49,24 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     notes.take(f"all boxes for those of one reader, {ONE_READER}")
     findings = tuple(name for _, name in sorted(names.items()) if not is_normal(name))
     return Layout(tuple(train), tuple(test), tuple(dict.fromkeys(findings)))
+
+
+def _part_word(relative: str) -> str:
+    """The part that a document's name says it is of, else the nearest folder that does; "" for none.
+
+    Words count, not letters: `instances_test2017.json` is of the test images, `latest.json` is not.
+    """
+    for piece in reversed(relative.lower().split("/")):
+        for word in re.findall(r"[a-z]+", piece):
+            if word in ("train", "val", "valid", "validation", "test"):
+                return word
+    return ""
+
+
+def _folder(source: SourceFolder, path: Path) -> str:
+    """Name of the folder of a document's images: the last word of its own name, or where it lies itself."""
+    word = path.stem.rpartition("_")[2]
+    return word if source.below(word) or path.parent == source.root else path.parent.name
 
 
 def _documents(source: SourceFolder) -> dict[Path, dict[str, Any]]:
@@ -88,7 +109,9 @@ def _part(document: dict[str, Any], names: dict[int, str], folder: str, where: s
     for image in document["images"]:
         try:
             reference = str(image["file_name"])
-            files[image["id"]] = reference
+            if (key := _key(image["id"])) is None:
+                raise TypeError("an id that is no number and no text")
+            files[key] = reference
             if int(image.get("height") or 0) > 0 and int(image.get("width") or 0) > 0:
                 sizes[reference] = (int(image["height"]), int(image["width"]))
         except (KeyError, TypeError, ValueError):
@@ -97,12 +120,12 @@ def _part(document: dict[str, Any], names: dict[int, str], folder: str, where: s
     touched: set[str] = set()
     annotations = document.get("annotations")
     for entry in annotations if isinstance(annotations, list) else []:
-        reference = files.get(entry.get("image_id")) if isinstance(entry, dict) else None
+        reference = files.get(_key(entry.get("image_id"))) if isinstance(entry, dict) else None
         if reference is None:
             notes.leave(f"annotations of {where} whose image is not listed", [f"{entry!r:.60}"])
             continue
         touched.add(reference)
-        box, name = _box(entry.get("bbox")), names.get(entry.get("category_id"))
+        box, name = _box(entry.get("bbox")), names.get(_key(entry.get("category_id")))
         shown = f"{reference} annotation {entry.get('id')}"
         if entry.get("iscrowd"):
             notes.leave("crowd annotations", [shown])
@@ -117,6 +140,11 @@ def _part(document: dict[str, Any], names: dict[int, str], folder: str, where: s
     if isinstance(annotations, list):
         rows += [normal_row(reference) for reference in files.values() if reference not in touched]
     return Part(rows_table(rows), tuple(files.values()), folder, sizes)
+
+
+def _key(value: Any) -> Any:
+    """An id that a table can be looked up by; None for a list or a map."""
+    return value if isinstance(value, str | int | float) else None
 
 
 def _box(values: Any) -> tuple[float, float, float, float] | None:

@@ -62,7 +62,9 @@ def choose(source: SourceFolder, name: str, notes: Notes) -> Form:
         found = [key for key, form in FORMS.items() if form.recognise(source)]
     if not found:
         known = "; ".join(f"{key}: {form.marks}" for key, form in FORMS.items())
-        raise DataError(f"{where}: no form that is known; looked for {known}")
+        seen = [*ours.why_not(source), *(line for line in notes.lines() if line.startswith("left out"))]
+        said = "".join(f"{line}; " for line in seen)
+        raise DataError(f"{where}: no form that is known; {said}looked for {known}")
     if len(found) > 1:
         raise DataError(f"{where}: may be {' or '.join(found)}; say which with --format")
     notes.take(f"{source.root} for {FORMS[found[0]].title}")

@@ -8,6 +8,7 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +69,7 @@ def read_loose(path: Path, notes: Notes) -> pd.DataFrame:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{printable(path)}: expected a gzip file, got: {error}") from error
     text = _decode(raw, path, notes)
+    text = re.sub(r"\A\s*\"?sep=.\"?[ \t]*\n", "", text)  # Excel's own first line
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise AnnotationError(f"{path.name}: expected a table, got an empty file")
@@ -82,21 +84,22 @@ def read_loose(path: Path, notes: Notes) -> pd.DataFrame:
     rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
     header = rows[0]
     width = len(header)
-    short = [
-        f"{path.name} row {i}"
-        for i, row in enumerate(rows[1:], start=1)
-        if len(row) < width or any(row[width:])
-    ]
-    notes.leave("rows with more or fewer cells than the header", short)
-    kept = [row[:width] for row in rows[1:] if len(row) >= width and not any(row[width:])]
+    numbered = [(f"{path.name} row {i}", row) for i, row in enumerate(rows[1:], start=1)]
+    notes.leave("rows with more cells than the header", [name for name, row in numbered if any(row[width:])])
+    notes.mend("rows that end early, the rest empty", [name for name, row in numbered if len(row) < width])
+    kept = [(row + [""] * width)[:width] for _, row in numbered if not any(row[width:])]
     table = pd.DataFrame(kept, columns=range(width), dtype=object)
     table = table.map(lambda cell: "" if cell.lower() in _EMPTY else cell) if len(table) else table
     table.columns = header
     return table
 
 
-def find_columns(table: pd.DataFrame, path: Path, notes: Notes) -> pd.DataFrame:
-    """Rename columns to the words of `SYNONYMS`; others fall away."""
+def find_columns(table: pd.DataFrame, path: Path, notes: Notes, needed: Sequence[str] = ()) -> pd.DataFrame:
+    """Rename columns to the words of `SYNONYMS`; others fall away.
+
+    Raises:
+        AnnotationError: A column of those needed is there under no name that is known.
+    """
     plain = [re.sub(r"[^a-z0-9]", "", str(name).lower()) for name in table.columns]
     found = {}
     for word, spellings in SYNONYMS.items():
@@ -105,6 +108,9 @@ def find_columns(table: pd.DataFrame, path: Path, notes: Notes) -> pd.DataFrame:
             found[word] = places[0]
     renamed = [f"{table.columns[place]!r}" for word, place in found.items() if table.columns[place] != word]
     notes.mend(f"headers of {path.name} in other words or letters", renamed)
+    if missing := [word for word in needed if word not in found]:
+        got = ", ".join(map(str, table.columns))
+        raise AnnotationError(f"{path.name}: expected a column {missing[0]}, got {printable(got)}")
     return pd.DataFrame({word: table.iloc[:, place] for word, place in found.items()}, dtype=object)
 
 

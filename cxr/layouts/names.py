@@ -33,7 +33,7 @@ VINDR_LOCAL = (
 )
 """The 22 local labels of VinDr-CXR, by name."""
 
-_NORMAL = {"no finding", "no findings", "normal"}
+_NORMAL = {"no finding", "no findings", "nofinding", "no abnormality", "normal", "healthy"}
 
 _TO_KAGGLE = {
     # VinDr-CXR: the competition has no class of its own for these.
@@ -69,6 +69,14 @@ def kaggle_name(name: str) -> str | None:
     folded = fold(name)
     same = {fold(known): known for known in VINBIGDATA.finding_names}
     return same.get(folded) or _TO_KAGGLE.get(folded)
+
+
+def distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without those that differ from an earlier one in letter case or blanks alone."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(fold(name), name)
+    return tuple(first.values())
 
 
 def spellings(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:

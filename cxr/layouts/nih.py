@@ -28,9 +28,10 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     """Read the boxes, and the normal images where `Data_Entry_2017.csv` names them.
 
     Images with a finding and no box are left out: what is on them is known, where it is is not.
+    `test_list.txt` is followed only where it leaves boxes to learn from.
 
     Raises:
-        AnnotationError: The table has fewer than six columns.
+        AnnotationError: The table has fewer than six columns, or `Data_Entry_2017.csv` fewer than two.
     """
     path = source.named(BOXES)[0]
     # The header's last column, "Bbox [x,y,w,h]", holds commas, so columns go by their place.
@@ -49,9 +50,12 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     normal = _normal_images(source, set(rows[REFERENCE]), notes)
     if normal:
         rows = pd.concat([rows, rows_table([normal_row(image) for image in normal])], ignore_index=True)
-    test = _listed(source, "test_list.txt")
-    in_test = rows[REFERENCE].isin(test)
-    if test:
+    in_test = rows[REFERENCE].isin(_listed(source, "test_list.txt"))
+    if in_test.any() and not rows.loc[~in_test, "x_min"].notna().any():
+        # NIH's own list is one for image labels: the images with boxes are all in it.
+        notes.take("all images to learn from: test_list.txt names every image that has a box")
+        in_test[:] = False
+    elif in_test.any():
         notes.take("test_list.txt for the test images; of these, the ones with a box or normal are used")
     findings = tuple(sorted(set(table[CLASS_NAME]) - {""}))
     parts = [Part(rows[mask].reset_index(drop=True)) for mask in (~in_test, in_test)]
@@ -64,6 +68,8 @@ def _normal_images(source: SourceFolder, boxed: set[str], notes: Notes) -> list[
         notes.take("images without a box for unknown, not for normal: there is no Data_Entry_2017.csv")
         return []
     table = read_loose(paths[0], notes)
+    if table.shape[1] < 2:
+        raise AnnotationError(f"{paths[0].name}: expected image and findings, got {table.shape[1]} columns")
     names, labels = table.iloc[:, 0], table.iloc[:, 1]
     normal = [
         name for name, label in zip(names, labels, strict=True) if is_normal(label) and name not in boxed

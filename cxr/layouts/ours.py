@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxr.errors import AnnotationError
+from cxr.errors import AnnotationError, DataError
 from cxr.layouts.folder import SourceFolder
 from cxr.layouts.layout import NORMAL, ONE_READER, REFERENCE, ROW_COLUMNS, Layout, Notes, Part
 from cxr.layouts.loose import corners, find_columns, numbers, read_loose
-from cxr.layouts.names import fold, is_normal
+from cxr.layouts.names import distinct, fold, is_normal
 from cxr.preprocess import image_id_of
 from cxr.schema import BOX_COLUMNS, CLASS_ID, CLASS_NAME, IMAGE_ID, NORMAL_BOX, RAD_ID, VINBIGDATA
 
@@ -40,45 +41,101 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     if test_path is not None:
         tables["test"] = (test_path, _loose(test_path, notes))
     names = declared or _names([table for _, table in tables.values()])
+    boxed = {fold(name) for where, table in tables.values() for name in _boxed(table, where, names)}
+    findings, normal = _classes(names, bool(declared), boxed, notes)
     parts = {}
     for name, (where, table) in tables.items():
         rows = _rows(table, where, names, notes)
         notes.take(f"{source.relative(where)} for the {name} boxes")
-        parts[name] = (Part(rows, _images(source, name), name, _sizes(source, name, notes), rescale=False),)
+        sizes, shares = _sizes(source, name, notes), _as_shares(rows, where, notes)
+        parts[name] = (Part(rows, _images(source, name), name, sizes, rescale=False, relative=shares),)
     if "test" not in parts and source.below("test"):
         empty = pd.DataFrame(columns=ROW_COLUMNS)
         parts["test"] = (
             Part(empty, _images(source, "test"), "test", _sizes(source, "test", notes), rescale=False),
         )
-    findings, normal = _classes(names, bool(declared), notes)
     return Layout(parts["train"], parts.get("test", ()), findings, normal, whole=True)
 
 
-def _classes(names: dict[str, str], declared: bool, notes: Notes) -> tuple[tuple[str, ...], str]:
-    """Findings and the name of the normal class."""
-    findings = tuple(name for name in names.values() if not is_normal(name))
+def _classes(
+    names: dict[str, str], declared: bool, boxed: set[str], notes: Notes
+) -> tuple[tuple[str, ...], str]:
+    """Findings and the name of the normal class.
+
+    Args:
+        names: Names by class id.
+        declared: They are those of `classes.csv`.
+        boxed: Names, folded, that a box has.
+        notes: Where it is said.
+    """
+    findings = distinct(name for name in names.values() if not is_normal(name))
     normal = next((name for name in names.values() if is_normal(name)), "")
-    if declared and not normal:
-        *rest, normal = names.values()
+    if declared and not normal and fold(findings[-1]) not in boxed:
+        *rest, normal = findings
         notes.take(f"{normal!r}, the last class, for the normal one")
-        return tuple(rest), normal
-    if not declared and {fold(name) for name in findings} <= {fold(n) for n in VINBIGDATA.finding_names}:
+        findings = tuple(rest)
+    elif not declared and {fold(name) for name in findings} <= {fold(n) for n in VINBIGDATA.finding_names}:
         notes.take("the classes for VinBigData's: every name is one of theirs")
-        return VINBIGDATA.finding_names, NORMAL
-    return findings, normal or NORMAL
+        findings, normal = VINBIGDATA.finding_names, NORMAL
+    elif not declared:
+        silent = [name for name in findings if fold(name) not in boxed]
+        notes.leave(
+            "classes that never have a box; name one that means normal 'No finding', "
+            "or list all classes in classes.csv, the normal one last",
+            silent,
+        )
+        findings = tuple(name for name in findings if name not in silent)
+    normal = normal or NORMAL
+    new = {fold(name): number for number, name in enumerate((*findings, normal))}
+    moved = [
+        f"{old} -> {new[fold(name)]}"
+        for old, name in names.items()
+        if old.isdigit() and new.get(fold(name), int(old)) != int(old)
+    ]
+    notes.mend("class ids counted anew", moved)
+    return findings, normal
+
+
+def _as_shares(rows: pd.DataFrame, path: Path, notes: Notes) -> bool:
+    """Whether the boxes are shares of the image's sides: not one reaches beyond its first pixel."""
+    boxes = rows[BOX_COLUMNS].to_numpy(float)
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    shares = bool(len(boxes)) and bool((boxes <= 1).all())
+    notes.take(f"the boxes of {path.name} for shares of the image's sides, from 0 to 1") if shares else None
+    return shares
+
+
+def _boxed(table: pd.DataFrame, path: Path, names: dict[str, str]) -> set[str]:
+    """Names of the classes that a box of the table has."""
+    drawn = corners(table, path, Notes()).to_numpy()
+    drawn = np.isfinite(drawn).all(axis=1) & ~(drawn == np.array(NORMAL_BOX)).all(axis=1)
+    found = set(table.loc[drawn, CLASS_NAME]) if CLASS_NAME in table else set()
+    if CLASS_ID in table:
+        found |= {names.get(_plain_id(number), "") for number in table.loc[drawn, CLASS_ID]}
+    return found - {""}
 
 
 def _table(source: SourceFolder, usual: tuple[str, ...]) -> Path | None:
+    return next((path for path, fault in _usual(source, usual) if not fault), None)
+
+
+def why_not(source: SourceFolder) -> list[str]:
+    """Why each table of a usual name is none of boxes."""
+    return [fault for _, fault in _usual(source, TRAIN)]
+
+
+def _usual(source: SourceFolder, usual: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
+    """Tables of these names, each with what it lacks, "" for nothing."""
     for name in usual:
         for path in source.named(name):
             try:
                 columns = set(_loose(path, Notes()).columns)
-            except (AnnotationError, ValueError):
+            except (DataError, ValueError) as error:
+                yield path, str(error)
                 continue
             boxes = set(BOX_COLUMNS) <= columns or {"x", "y", "width", "height"} <= columns
-            if IMAGE_ID in columns and boxes:
-                return path
-    return None
+            lacks = ["an image"] * (IMAGE_ID not in columns) + ["a box"] * (not boxes)
+            yield path, f"{source.relative(path)} has no column of {' or '.join(lacks)}" if lacks else ""
 
 
 def _loose(path: Path, notes: Notes) -> pd.DataFrame:

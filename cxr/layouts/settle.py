@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from cxr import survey
 from cxr.layouts.folder import SourceFolder
 from cxr.layouts.layout import REFERENCE, Layout, Notes, Part
-from cxr.layouts.names import fold, is_normal, kaggle_name, spellings
+from cxr.layouts.names import distinct, fold, is_normal, kaggle_name, spellings
 from cxr.preprocess import image_id_of
 from cxr.schema import (
     ANNOTATION_COLUMNS,
@@ -81,8 +81,9 @@ def settle(
     tables, files, original = {}, {}, {}
     for name, parts in splits.items():
         made = [
-            _rows(part, paths, ids, sizes, rename, normal, notes, tables_alone=not source.images)
+            _rows(one, paths, ids, sizes, rename, normal, notes, tables_alone=not source.images)
             for part, paths in zip(parts, found[name], strict=True)
+            for one in (_upright(part, paths, sizes, notes),)
         ]
         table = pd.concat([rows for rows, _ in made], ignore_index=True) if made else pd.DataFrame()
         if len(table):
@@ -140,7 +141,7 @@ def _to_measure(splits: dict[str, tuple[Part, ...]], found: dict[str, list[dict[
 def _classes(layout: Layout, kaggle: bool, notes: Notes) -> tuple[ClassTable, Callable[[str], str | None]]:
     """The classes, and the name in them of any name that a row has; None where it has none."""
     if not kaggle:
-        classes = ClassTable((*layout.findings, layout.normal))
+        classes = ClassTable((*distinct(layout.findings), layout.normal))
         known = {fold(name): name for name in classes.names}
         return classes, lambda name: layout.normal if is_normal(name) else known.get(fold(name))
     moved = {name: kaggle_name(name) for name in layout.findings}
@@ -200,6 +201,19 @@ def _rows(
                 [f"{image} by {reader}" for image, reader in sorted(before - after)])  # fmt: skip
     known = {} if part.rescale else {ids[paths[k]]: s for k, s in part.sizes.items() if k in paths}
     return kept, known
+
+
+def _upright(
+    part: Part, paths: dict[str, Path], sizes: dict[Path, tuple[int, int] | None], notes: Notes
+) -> Part:
+    """The part with the sizes that its form states, width and height exchanged where a file says so."""
+    turned = {
+        name: (columns, rows)
+        for name, (rows, columns) in part.sizes.items()
+        if rows != columns and name in paths and sizes.get(paths[name]) == (columns, rows)
+    }
+    notes.mend("sizes with width and height the other way round", list(turned))
+    return replace(part, sizes=part.sizes | turned)
 
 
 def _frames(

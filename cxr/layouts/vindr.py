@@ -25,6 +25,9 @@ def read(source: SourceFolder, notes: Notes) -> Layout:
     """Read both parts; pixels of the DICOM files, edges as in the competition's own table.
 
     A reader whom `image_labels_*.csv` names and who drew nothing has a normal row.
+
+    Raises:
+        AnnotationError: A table has no column of images, classes or boxes.
     """
     parts = {}
     for name in ("train", "test"):
@@ -42,7 +45,7 @@ def _part(source: SourceFolder, path: Path, name: str, notes: Notes) -> Part:
     labels = source.named(f"image_labels_{name}.csv")
     images: tuple[str, ...] = ()
     if labels:
-        table = find_columns(read_loose(labels[0], notes), labels[0], notes)
+        table = find_columns(read_loose(labels[0], notes), labels[0], notes, (IMAGE_ID,))
         readers_column = table[RAD_ID] if RAD_ID in table else pd.Series(CONSENSUS, index=table.index)
         readings = set(zip(rows[REFERENCE], rows[RAD_ID], strict=True))
         silent = [
@@ -63,7 +66,7 @@ def _part(source: SourceFolder, path: Path, name: str, notes: Notes) -> Part:
 
 
 def _annotations(path: Path, reader: str, notes: Notes) -> pd.DataFrame:
-    table = find_columns(read_loose(path, notes), path, notes)
+    table = find_columns(read_loose(path, notes), path, notes, (IMAGE_ID, CLASS_NAME))
     boxes = corners(table, path, notes)
     rows = pd.DataFrame(
         {
