@@ -14,7 +14,7 @@ from squares import IMAGES, SMALL, SQUARES, TABLE
 from cxr import schema
 from cxr.detector.checkpoints.run import BEST, LAST, METRICS, best_checkpoints
 from cxr.detector.data.held import HeldImages
-from cxr.detector.training import folds
+from cxr.detector.training import folds, keeper
 from cxr.detector.training.train import TrainingResult
 from cxr.errors import ParameterError, PausedError
 from cxr.files import replacing, sidecar
@@ -43,11 +43,13 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     def fake(store, targets, train_ids, val_ids, recipe, out_dir, **arguments):
         seen.append({"out_dir": Path(out_dir), "recipe": recipe, **arguments})
         out_dir.mkdir(parents=True, exist_ok=True)
+        rows = [{"epoch": 0, "val_map": 0.5}]
         content = {"hyper_parameters": {"spec": {}, "record": {"run_key": arguments["run_key"]}}}
+        content["callbacks"] = {"Keeper": {"rows": rows}}
         for name in (BEST, LAST):
             with replacing(out_dir / name, hashed=True) as temporary:
                 torch.save(content | {"number": len(seen)}, temporary)
-        pd.DataFrame({"epoch": [0], "val_map": [0.5]}).to_csv(out_dir / METRICS, index=False)
+        keeper.write_metrics(rows, out_dir)
         limit = recipe.schedule.max_minutes
         return TrainingResult(
             best=out_dir / BEST, last=out_dir / LAST, metrics=out_dir / METRICS, epochs=2, steps=4,
@@ -129,6 +131,20 @@ def test_a_damaged_last_state_matters_to_an_interrupted_training_only(tmp_path, 
     (tmp_path / "fold0" / folds.STATE).unlink()
     train(tmp_path, epochs=5)
     assert [t["resume"] for t in trainings] == [False, False, False]
+
+
+@pytest.mark.parametrize("content", [b"epoch,wal_map\n0,0.5\n", b"", None])
+def test_a_damaged_table_of_metrics_costs_no_training(tmp_path, trainings, caplog, content):
+    first = train(tmp_path)
+    path = tmp_path / "fold0" / METRICS
+    path.unlink() if content is None else path.write_bytes(content)
+    pd.testing.assert_frame_equal(train(tmp_path), first)
+    assert len(trainings) == 1
+    assert "metrics.csv is damaged or gone; it is made anew from" in caplog.text
+    for name in (METRICS, LAST):  # then nothing is left to make it from
+        (tmp_path / "fold0" / name).unlink()
+    pd.testing.assert_frame_equal(train(tmp_path), first)
+    assert len(trainings) == 2
 
 
 def test_more_time_goes_on_and_less_keeps_what_is_trained(tmp_path, trainings):

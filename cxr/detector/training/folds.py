@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cxr.detector.checkpoints.files import is_detector
 from cxr.detector.checkpoints.run import BEST, FOLD_FIELD, LAST, METRICS, fold_folder
 from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS, Labels, Recipe
 from cxr.detector.training.identity import key_of, run_key
+from cxr.detector.training.keeper import kept_rows, write_metrics
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.train import train_detector
 from cxr.errors import CheckpointError, ParameterError, PausedError
@@ -77,12 +78,7 @@ def train_each_fold(
         PausedError: `pause_minutes` are over before all is trained.
     """
     started = time.monotonic()
-    _check_weights(recipe.network.weights, held_out)
-    if not held_out:
-        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
-    there = sorted(folds[schema.FOLD].unique().tolist())
-    if missing := sorted(set(held_out) - set(there)):
-        raise ParameterError(f"train_folds: expected some of {there}, got {missing}")
+    check_held_out(recipe.network.weights, held_out, folds[schema.FOLD].unique().tolist())
     stored = folds[folds[schema.IMAGE_ID].isin(set(store.ids))]
     tables = []
     trained = False  # in this call
@@ -92,7 +88,7 @@ def train_each_fold(
         own = changed(recipe, weights=recipe.network.weights.replace(FOLD_FIELD, str(fold)))
         key = run_key(store, targets, train_ids, val_ids, classes, own)
         whole = _is_whole(folder / BEST)
-        if whole and _is_finished(folder, key, own.schedule.max_minutes):
+        if whole and _is_finished(folder, key, own.schedule.max_minutes) and _has_metrics(folder):
             log.info("fold %d: already trained on the same data with the same recipe", fold)
             _drop_damaged_last(folder)
         else:
@@ -211,8 +207,21 @@ def read_targets(run: RunDir, labels: Labels, *, classes: ClassTable) -> pd.Data
     return run.read_csv(schema.CONSENSUS_CSV)
 
 
-def _check_weights(weights: str, held_out: Sequence[int]) -> None:
-    """Refuse a detector of one fold as the start of another's: it knows the images held out there."""
+def check_held_out(weights: str, held_out: Sequence[int], there: Iterable[int]) -> None:
+    """Refuse folds that are not there, and a detector of one fold as the start of another's.
+
+    Args:
+        weights: What trainings start from; a detector trained here knows the images held out elsewhere.
+        held_out: Folds to hold out, one training each.
+        there: Folds of the data.
+
+    Raises:
+        ParameterError: No fold, a fold that is not there, or weights that have seen images held out.
+    """
+    if not held_out:
+        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
+    if missing := sorted(set(held_out) - set(there)):
+        raise ParameterError(f"train_folds: expected some of {sorted(there)}, got {missing}")
     path = Path(weights)
     if len(held_out) > 1 and FOLD_FIELD not in weights and path.is_file() and is_detector(path):
         raise ParameterError(
@@ -228,6 +237,18 @@ def _is_whole(checkpoint: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _has_metrics(folder: Path) -> bool:
+    """Whether the table of a finished training is whole, or could be made anew from its last state."""
+    path, last = folder / METRICS, folder / LAST
+    if _is_whole(path):
+        return True
+    rows = kept_rows(last) if _is_whole(last) else []
+    if rows and is_first_process():
+        log.warning("%s is damaged or gone; it is made anew from %s", path, last)
+        write_metrics(rows, folder)
+    return bool(rows)
 
 
 def _drop_damaged_last(folder: Path) -> None:

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from cxr.detector.checkpoints.run import BEST, LAST, METRICS
+from cxr.detector.checkpoints.weights import read_checkpoint
 from cxr.detector.recipe import Schedule
 from cxr.files import publish_hashed, replacing
 
@@ -21,6 +22,18 @@ log = logging.getLogger("cxr")
 
 SECONDS_TO_ESTIMATE = 60.0
 """When the first estimate of the remaining time is logged."""
+
+
+def write_metrics(rows: list[dict[str, Any]], folder: Path) -> None:
+    """`metrics.csv` of a training, with its hash beside it."""
+    with replacing(folder / METRICS, hashed=True) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+def kept_rows(last: Path) -> list[dict[str, Any]]:
+    """Rows of `metrics.csv` as the last state of a training has them; none where it has none."""
+    states = read_checkpoint(last).get("callbacks", {}).values()
+    return next((list(state["rows"]) for state in states if "rows" in state), [])
 
 
 class Keeper(pl.Callback):
@@ -153,8 +166,7 @@ class Keeper(pl.Callback):
             shown = {"val_map": value, "learning_rate": row["learning_rate"]}
             trainer.logger.log_metrics({n: v for n, v in shown.items() if not math.isnan(v)}, row["step"])
         if trainer.is_global_zero:
-            with replacing(self.out_dir / METRICS) as temporary:
-                pd.DataFrame(self._rows).to_csv(temporary, index=False)
+            write_metrics(self._rows, self.out_dir)
         # In this order: the last state says that there was a better one before, so that one must be there.
         if better or math.isnan(self.best):
             self._save(trainer, BEST, weights_only=True)

@@ -28,6 +28,7 @@ from cxr.detector.training.keeper import Keeper
 from cxr.detector.training.launch import find_processes, is_first_process, make_trainer
 from cxr.detector.training.module import DetectorModule
 from cxr.detector.training.plan import Plan, describe_network, load_size, make_plan
+from cxr.files import sidecar
 from cxr.recipes import flat
 from cxr.schema import ClassTable
 from cxr.store import ImageStore
@@ -130,7 +131,7 @@ def train_detector(
         started_from = _start(module, recipe, last if going_on else None)
         out_dir.mkdir(parents=True, exist_ok=True)
         if not going_on and is_first_process():
-            for stale in (out_dir / METRICS, last, out_dir / BEST):
+            for stale in (out_dir / METRICS, sidecar(out_dir / METRICS), last, out_dir / BEST):
                 stale.unlink(missing_ok=True)
         keeper = Keeper(
             out_dir,
