@@ -7,21 +7,28 @@ import inspect
 import io
 import json
 import re
+import shutil
 import tarfile
+import typing
 from pathlib import Path
 
+import cv2
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
 from cxr import kaggle, schema
 from cxr.cli import push
+from cxr.dicom import load_radiograph
 from cxr.errors import DataError, DiskError, ParameterError
-from cxr.kaggle import budget, inputs, layout, metadata, opening
+from cxr.kaggle import budget, inputs, kit, layout, metadata, opening
 from cxr.kaggle.metadata import Listing, title_slug
+from cxr.preprocess import find_images
+from cxr.survey import read_sizes
 
 ME = Listing("CXR abnormality detector", user="someone")
-VALUES = {"image_size": 512, "weights": "", "accelerator": "auto"}
+VALUES = {"image_size": 512, "weights": "", "accelerator": "auto", "train_folds": [0]}
 
 
 def write(folder: Path, listing: Listing = ME, **settings: object) -> tuple[dict, str]:
@@ -88,6 +95,7 @@ def test_a_title_has_one_slug():
         ({"notebooks": ("me/cxr-abnormality-detector",), "user": "me"}, "its own output; give --title"),
         ({"competition": "Some Competition"}, "expected its slug"),
         ({"user": "Some One"}, "user 'Some One'"),
+        ({"datasets": ("me/foo", "you/foo")}, "me/foo and you/foo: two inputs with one slug"),
         ({"accelerator": "NvidiaTeslaP100"}, "compute capability 6.0.* take NvidiaTeslaT4"),
         ({"accelerator": "T4"}, "accelerator: expected one of NvidiaTeslaT4, "),
     ],
@@ -121,7 +129,12 @@ def test_the_command_s_defaults_are_those_of_the_library():
     assert given["machine"] == kaggle.DEFAULT_ACCELERATOR
     assert given["competition"] == kaggle.COMPETITION
     assert given["session_minutes"] == kaggle.SESSION_MINUTES
-    assert given["title"] == kaggle.TITLE
+    hints = typing.get_type_hints(push.write_kaggle_kernel, include_extras=True).values()
+    told = (typing.get_args(one)[1].help for one in hints if typing.get_origin(one) is typing.Annotated)
+    helps = " ".join(filter(None, told))
+    assert kaggle.TITLE in helps
+    assert kit.TITLE in helps
+    assert kaggle.INFERENCE_TITLE.removeprefix("CXR abnormality ") in helps
 
 
 # -- the notebook ------------------------------------------------------------------------------------
@@ -229,6 +242,13 @@ def test_a_list_of_files_stays_a_list(tmp_path: Path):
     assert found["checkpoints"] == [str(tmp_path / "l" / "kit" / name) for name in ("a.ckpt", "b.ckpt")]
 
 
+def test_detections_come_with_their_record(tmp_path: Path):
+    put(tmp_path / "input" / "first", "val_predictions.csv", "val_predictions.json")
+    given = {"oof_detections": "/kaggle/input/first/val_predictions.csv"}
+    found = inputs.localise(given, tmp_path / "input", tmp_path / "l", folds=[0], say=lambda line: None)
+    assert Path(str(found["oof_detections"])).with_suffix(".json").is_file()
+
+
 def put(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -251,11 +271,39 @@ def test_copies_take_the_competition_s_tables(tmp_path: Path):
         p.name for p in data.iterdir()
     }
     assert inputs.data_folder(root, tmp_path / "data", competition="comp") == root / "comp"
-    (root / "datasets" / "me" / "pngs" / "inside" / "test_meta.csv").unlink()
-    with pytest.raises(
-        DataError, match=r"test_meta\.csv .* is missing, so boxes of test/ would be in the copies' pixels"
-    ):
-        inputs.data_folder(root, tmp_path / "data", competition="comp", copies="me/pngs")
+
+
+def test_copies_find_the_sizes_of_their_originals(tmp_path: Path, phantom_dir: Path):
+    root, options = tmp_path / "input", {"competition": "comp", "copies": "me/pngs", "train": False}
+    root.mkdir()
+    shutil.copytree(phantom_dir, root / "comp")
+    copies = root / "datasets" / "me" / "pngs" / "test"
+    copies.mkdir(parents=True)
+    for path in find_images(phantom_dir / "test"):
+        cv2.imwrite(str(copies / f"{path.stem}.png"), np.zeros((8, 8), np.uint8))
+    data = inputs.data_folder(root, tmp_path / "data", **options)
+    sizes = read_sizes(data, "test")
+    assert sizes is not None
+    for image_id, rows, columns in sizes.itertuples(index=False):
+        assert load_radiograph(phantom_dir / "test" / f"{image_id}.dicom").original_size == (rows, columns)
+    put(root / "datasets" / "you" / "sizes", "test_meta.csv")
+    data = inputs.data_folder(root, tmp_path / "data", **options)
+    assert (data / "test_meta.csv").resolve() == root / "datasets" / "you" / "sizes" / "test_meta.csv"
+    shutil.rmtree(root / "datasets" / "you")
+    next((root / "comp" / "test").iterdir()).unlink()
+    with pytest.raises(DataError, match=r"1 of 6 images of test/ are copies .* in the copies' pixels"):
+        inputs.data_folder(root, tmp_path / "data", **options)
+
+
+def test_an_input_is_that_of_its_owner(tmp_path: Path):
+    put(tmp_path / "datasets" / "other" / "kit", "a.ckpt")
+    with pytest.raises(ParameterError, match="no input 'me/kit'; mounted are kit"):
+        inputs.find_input(tmp_path, "me/kit")
+    with pytest.raises(ParameterError, match="no input 'me/kit'"):
+        inputs.resolve(tmp_path, ("datasets", "me", "kit", "a.ckpt"))
+    put(tmp_path / "datasets" / "me" / "kit", "a.ckpt")
+    assert inputs.find_input(tmp_path, "me/kit/3").parent.name == "me"
+    assert inputs.resolve(tmp_path, ("datasets", "me", "kit", "a.ckpt")).is_file()
 
 
 def test_a_data_folder_without_images_is_named(tmp_path: Path):
@@ -308,6 +356,16 @@ def test_an_earlier_run_is_taken_over_from_where_nothing_can_be_written(keep_ima
     (run / "02_preprocess" / "images" / "plan.json").write_text("writable")
 
 
+def test_images_that_were_not_kept_are_to_be_made_and_not_taken_for_damaged(tmp_path: Path):
+    earlier, run = tmp_path / "earlier", tmp_path / "temp" / "run"
+    put(earlier, "02_preprocess/manifest.json", "02_preprocess/failures.csv", "03_features/manifest.json")
+    layout.lay_out(run, tmp_path / "working" / "run", keep_images=False)
+    layout.take_over(earlier, run, link_images=True)
+    assert not (run / "02_preprocess" / "manifest.json").exists()
+    assert (run / "02_preprocess" / "failures.csv").exists()
+    assert (run / "03_features" / "manifest.json").exists()
+
+
 def test_time_is_shared_so_that_all_end_up_alike():
     assert budget.share(90, [0, 0, 0]) == 30
     assert budget.share(100, [100, 0]) == pytest.approx(100)
@@ -333,8 +391,9 @@ def test_images_that_will_not_fit_are_refused(tmp_path: Path, monkeypatch: pytes
     )
     settings = kaggle.Settings(root=str(tmp_path), keep_images=True)
     opening.check_room(settings, images=15000, image_size=1024)
-    with pytest.raises(DiskError, match=r"18,000 images of 1024 px need up to 20\.9 GB, 20\.0 GB are free"):
+    with pytest.raises(DiskError, match=r"18,000 images of 1024 px need about 20\.9 GB, 20\.0 GB are free"):
         opening.check_room(settings, images=18000, image_size=1024)
+    opening.check_room(settings, images=18000, image_size=1024, share=0.87)  # as radiographs are
     opening.check_room(kaggle.Settings(root=str(tmp_path)), images=18000, image_size=1024)
 
 

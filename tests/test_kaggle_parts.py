@@ -160,6 +160,10 @@ def test_an_incomplete_data_set_is_named(checkpoints: list[Path], tmp_path: Path
         kit.read_kit(tmp_path)
     gathered = kit.gather(checkpoints, looks=Looks(), image_size=512)
     kit.write_kit(gathered, tmp_path / "k", title="My kit", owner="me")
+    whole = (tmp_path / "k" / "detector1.ckpt").read_bytes()
+    (tmp_path / "k" / "detector1.ckpt").write_bytes(whole[:-9])
+    with pytest.raises(CheckpointError, match=r"detector1\.ckpt.* SHA-256"):
+        kit.read_kit(tmp_path / "k")
     (tmp_path / "k" / "detector1.ckpt").unlink()
     with pytest.raises(CheckpointError, match=r"expected detector1\.ckpt"):
         kit.read_kit(tmp_path / "k")
@@ -198,7 +202,13 @@ def answering(
     """Let chains of notebooks fail by their first one, or write a submission; the list of what was run."""
     seen: list[str] = []
 
-    def run(values, *, first, last, say, notebook_log):
+    def run(task, values, folder, *, minutes=0.0, **options):
+        if task == "train":
+            assert 0 < values["max_minutes"] < 55
+            assert values["pause_minutes"] == 0, "a pause would come before the schedule is down"
+            raise failing["train"]
+        assert 0 < minutes < 60
+        first, last = values["first"], values["last"]
         seen.append(f"{first}-{last}")
         if error := failing.get(f"from_{first or '01'}"):
             raise error
@@ -206,7 +216,7 @@ def answering(
         rows = [{schema.IMAGE_ID: i, "PredictionString": "3 0.5 1 1 9 9"} for i in session.image_ids]
         pd.DataFrame(rows).to_csv(made, index=False)
 
-    monkeypatch.setattr(chain, "run", run)
+    monkeypatch.setattr(opening, "run_child", run)
     return seen
 
 
@@ -229,19 +239,40 @@ def test_a_full_disk_loses_nothing_that_was_finished(session, monkeypatch, capsy
 
 
 def test_a_training_that_fails_is_submitted_as_far_as_it_came(session, monkeypatch, capsys):
-    seen = answering(session, monkeypatch)
-
-    def fails(task, values, folder, **options):
-        assert 0 < values["max_minutes"] < 55
-        assert values["pause_minutes"] == 0, "a pause would come before the schedule is down"
-        raise RunError("train: its process ended with status -9")
-
-    monkeypatch.setattr(opening, "run_child", fails)
+    seen = answering(session, monkeypatch, train=RunError("train: its process ended with status -9"))
     session.train()
     session.submit()
     assert seen == ["07-"]
     assert submitted(session) == "3 0.5 1 1 9 9"
     assert "cxr: training: RunError: train: its process ended with status -9" in capsys.readouterr().out
+
+
+def test_notebooks_may_not_take_the_time_of_the_submission(session, monkeypatch, capsys):
+    seen = answering(session, monkeypatch)
+    monkeypatch.setattr(training, "load_detectors", lambda files, device: [])
+    monkeypatch.setattr(training, "ImageStore", lambda path: session.image_ids)
+    monkeypatch.setattr(
+        training, "predict_in_time", lambda *_, **__: pd.DataFrame(columns=schema.DETECTION_COLUMNS)
+    )
+    session.clock, session.finished = opening.Clock(1.0), True  # of the 5 min that notebooks and boxes need
+    session.submit()
+    assert seen == []
+    assert "cxr: notebooks 06 to 08: RunError: no time is left" in capsys.readouterr().out
+    assert submitted(session) == "14 1 0 0 1 1"
+
+
+def test_going_on_with_other_parameters_is_refused(session):
+    values = {**yaml.safe_load(SMOKE.read_text()), "image_size": 256, "folds": 3}
+    values = {**chain.load_parameters(SMOKE, []), **values}
+    (session.run / "parameters.yaml").write_text(yaml.safe_dump(values))
+    training.same_run(values, session.run)
+    training.same_run({**values, "max_minutes": 9.0, "devices": 2, "tta_flip": False}, session.run)
+    with pytest.raises(
+        ParameterError, match=r"the earlier session had epochs \d+, now 99, folds 3, now 4: its"
+    ):
+        training.same_run({**values, "epochs": 99, "folds": 4}, session.run)
+    (session.run / schema.CHECKPOINTS_DIR / "fold0" / BEST).unlink()
+    training.same_run({**values, "epochs": 99}, session.run)
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -272,7 +303,7 @@ def test_a_child_is_ended_when_its_time_is_over(tmp_path, monkeypatch):
     slow.write_text("#!/bin/sh\necho begun\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr(opening.sys, "executable", str(slow))
-    with pytest.raises(RunError, match="status -15: begun"):
+    with pytest.raises(RunError, match="train: its 0 min were over: begun"):
         opening.run_child("train", {}, tmp_path, minutes=0.01)
 
 

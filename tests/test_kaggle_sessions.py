@@ -23,8 +23,9 @@ from smoke_run import TABLES
 from cxr import chain, kaggle, schema, submission
 from cxr.chain.manifest import read_manifest
 from cxr.detector.checkpoints.run import BEST, LAST, METRICS
+from cxr.detector.checkpoints.weights import read_checkpoint
 from cxr.detector.training.folds import train_by_values
-from cxr.kaggle import child, inference, kit, opening, training
+from cxr.kaggle import child, inference, kit, layout, opening, training
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "params" / "smoke.yaml"
@@ -199,6 +200,21 @@ def test_going_on_gives_what_one_long_session_gives(continued: str, stand_in: St
         assert all(torch.equal(one[key], two[key]) for key in one | two), name
 
 
+def test_two_processes_train_together(paused: str, stand_in: StandIn, tmp_path: Path):
+    earlier = stand_in.root / "input" / "notebooks" / "me" / "first-session" / "run"
+    run, kept = tmp_path / "run", tmp_path / "kept"
+    layout.lay_out(run, kept, keep_images=True)
+    layout.take_over(earlier, run, link_images=False)
+    shutil.rmtree(kept / "06_detector")
+    (kept / "06_detector").mkdir()
+    data = stand_in.root / "input" / "competitions" / kaggle.COMPETITION
+    values = chain.load_parameters(SMOKE, [*SMALL, "devices=2", f"run_dir={run}", f"data_dir={data}"])
+    result = opening.run_child("train", values, tmp_path / "child", processes=2, minutes=10)
+    assert result["finished"]
+    last = read_checkpoint(kept / "06_detector" / "checkpoints" / "fold0" / LAST)
+    assert last["hyper_parameters"]["record"]["processes"] == 2
+
+
 def checked_cells(path: Path) -> list[list[object]]:
     """What the cells print that are marked as the same in every run."""
     cells = [cell for cell in nbformat.read(path, 4).cells if "NBVAL_CHECK_OUTPUT" in cell.source]
@@ -251,12 +267,23 @@ def test_detectors_from_a_data_set_give_the_run_s_own_submission(
         ({}, {"weights": f"/kaggle/input/{kaggle.COMPETITION}/a.pth"}, r"weights: .*a\.pth: no such file"),
         ({}, {"weights": f"/kaggle/input/{kaggle.COMPETITION}/train.csv"}, "CheckpointError: .* torch file"),
         ({}, {"train_folds": []}, "train_folds: expected at least one fold"),
+        ({}, {"train_folds": [7]}, r"train_folds: expected some of \[0, 1, 2\], got \[7\]"),
+        (
+            {},
+            {"checkpoints": [f"/kaggle/input/{kaggle.COMPETITION}/train.csv"]},
+            "CheckpointError: .* torch file",
+        ),
+        (
+            {},
+            {"oof_detections": f"/kaggle/input/{kaggle.COMPETITION}/sample_submission.csv"},
+            r"sample_submission\.json: no such file",
+        ),
         ({}, {"architecture_name": "other"}, "architecture_name: expected one of"),
         ({"competition": "another"}, {}, f"no input 'another'; mounted are {kaggle.COMPETITION}"),
-        ({"earlier": "me/gone"}, {}, "no input 'gone'; mounted are "),
+        ({"earlier": "me/gone"}, {}, "no input 'me/gone'; mounted are "),
         ({"earlier": f"me/{kaggle.COMPETITION}"}, {}, "expected one run to continue"),
-        ({"data_dataset": "me/pngs"}, {}, "no input 'pngs'; mounted are "),
-        ({"detectors": "me/gone"}, {}, "no input 'gone'; mounted are "),
+        ({"data_dataset": "me/pngs"}, {}, "no input 'me/pngs'; mounted are "),
+        ({"detectors": "me/gone"}, {}, "no input 'me/gone'; mounted are "),
         ({"detectors": f"me/{kaggle.COMPETITION}"}, {}, "expected a data set made by `cxr kaggle --infer`"),
     ],
 )

@@ -42,8 +42,12 @@ def write_kaggle_kernel(
         str, typer.Option("--accelerator", help="Kaggle's name of the machine.")
     ] = "NvidiaTeslaT4",
     user: Annotated[str, typer.Option(help="Kaggle user; default: the one the Kaggle client knows.")] = "",
-    title: Annotated[str, typer.Option(help="Title of the kernel.")] = "CXR abnormality detector",
-    kit_title: Annotated[str, typer.Option(help="With --infer: title of the data set.")] = "CXR detectors",
+    title: Annotated[
+        str, typer.Option(help="Title of the kernel; default: CXR abnormality detector, or inference.")
+    ] = "",
+    kit_title: Annotated[
+        str, typer.Option(help="With --infer: title of the data set; default: CXR detectors.")
+    ] = "",
     competition: Annotated[
         str, typer.Option(metavar="SLUG", help="Competition; default: VinBigData's.")
     ] = "vinbigdata-chest-xray-abnormalities-detection",
@@ -57,11 +61,20 @@ def write_kaggle_kernel(
 
     if bool(sources) != infer:
         raise ParameterError("--infer and a run or checkpoints go together; give both or neither")
-    if infer and (earlier or earlier_dataset):
-        raise ParameterError("--infer and --continue: a kernel either predicts or trains, give one")
+    for name, given in (
+        ("continue", earlier or earlier_dataset),
+        ("pause", pause),
+        ("keep-images", keep_images),
+    ):
+        if infer and given:
+            raise ParameterError(f"--infer and --{name}: a kernel either predicts or trains, give one")
+    if earlier and earlier_dataset:
+        raise ParameterError("--continue and --continue-dataset: there is one run to go on with, give one")
+    if kit_title and not infer:
+        raise ParameterError("--kit-title is for the data set that --infer writes; give both or neither")
     values = chain.load_parameters(parameter_file, overrides or [])
     listing = kaggle.Listing(
-        title=title,
+        title=title or (kaggle.INFERENCE_TITLE if infer else kaggle.TITLE),
         user=user,
         competition=competition,
         datasets=tuple(filter(None, [*(dataset or []), data_dataset, earlier_dataset])),
@@ -79,10 +92,14 @@ def write_kaggle_kernel(
     if infer:
         from cxr.kaggle import kit
 
-        for line in kit.write_inference(sources or [], values, out, listing, settings, title=kit_title):
+        for line in kit.write_inference(
+            sources or [], values, out, listing, settings, title=kit_title or kit.TITLE
+        ):
             say(line)
     else:
         path = kaggle.write_kernel(values, out, listing, settings)
+        if values["weights"] in ("", "auto") and not settings.earlier:
+            say("training starts from random weights; docs/kaggle.md says how to give it others")
         say(f"{path}; push it with `kaggle kernels push -p {out}`")
     if listing.owner == kaggle.NO_USER:
         say(f"set your name for {kaggle.NO_USER} in {out} first, or give --user")

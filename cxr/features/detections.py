@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,24 @@ def fold_record(folds: pd.DataFrame, detectors: Iterable[int]) -> dict[str, obje
     return {"folds_sha256": _hash(folds), "folds": sorted(int(fold) for fold in detectors)}
 
 
+def read_detections_and_record(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Detections of an earlier run and what is known of their detectors, not yet held against this run.
+
+    Args:
+        path: A CSV with `schema.DETECTION_COLUMNS` and `fold`, its record beside it.
+
+    Raises:
+        DataError: No file or record, or no such table.
+    """
+    record_path = path.with_suffix(".json")
+    for needed in (path, record_path):
+        if not needed.is_file():
+            raise DataError(
+                f"{needed}: no such file; detections of an earlier run are a CSV and a .json beside it"
+            )
+    return read_json(record_path), read_table(path)
+
+
 def read_fold_detections(path: Path, folds: pd.DataFrame) -> dict[int, pd.DataFrame]:
     """Read detections that may become features: each detector's, by the fold it did not train on.
 
@@ -117,19 +136,12 @@ def read_fold_detections(path: Path, folds: pd.DataFrame) -> dict[int, pd.DataFr
         DataError: No file or record, other folds than this run's, or boxes on an image of another
             fold than the one their detector left out.
     """
-    record_path = path.with_suffix(".json")
-    for needed in (path, record_path):
-        if not needed.is_file():
-            raise DataError(
-                f"{needed}: no such file; detections of an earlier run are a CSV and a .json beside it"
-            )
-    record = read_json(record_path)
+    record, table = read_detections_and_record(path)
     if record.get("folds_sha256") != _hash(folds):
         raise DataError(
             f"{path}: its detectors were trained by another table of folds than this run's, so they may have "
             f"seen any image; give both runs the same data, seed and number of folds"
         )
-    table = read_table(path)
     own = table[schema.IMAGE_ID].map(folds.set_index(schema.IMAGE_ID)[schema.FOLD])
     wrong = own.notna() & (own != table[schema.FOLD])
     if wrong.any():

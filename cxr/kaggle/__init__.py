@@ -5,7 +5,7 @@ Here: `metadata` holds Kaggle's rules, `settings` says what a kernel does, `fold
 `training` and `inference` are the two kinds of session, and `child` works in processes of its own.
 """
 
-from cxr.kaggle.folder import TITLE, write_kernel
+from cxr.kaggle.folder import INFERENCE_TITLE, TITLE, write_kernel
 from cxr.kaggle.inputs import find_input
 from cxr.kaggle.metadata import (
     ACCELERATORS,
@@ -21,6 +21,7 @@ __all__ = [
     "ACCELERATORS",
     "COMPETITION",
     "DEFAULT_ACCELERATOR",
+    "INFERENCE_TITLE",
     "KERNEL_METADATA",
     "NO_USER",
     "SESSION_MINUTES",

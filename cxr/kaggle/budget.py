@@ -39,6 +39,10 @@ class Needs:
     training_words: str
     after: float
 
+    def left(self, settings: Settings, *, continued: bool) -> float:
+        """Minutes that training may have; none or fewer where the session is too short."""
+        return settings.session_minutes - self.after - (0.0 if continued else self.reading)
+
     def lines(self, settings: Settings, *, continued: bool) -> list[str]:
         """What there is to say at the beginning.
 
@@ -46,8 +50,7 @@ class Needs:
             settings: Of the session.
             continued: Whether an earlier session's results are at hand.
         """
-        reading = 0.0 if continued else self.reading
-        left = settings.session_minutes - reading - self.after
+        left = self.left(settings, continued=continued)
         known = "; less where the earlier session kept it" if continued else ""
         if left <= 0:
             last = "nothing is left for training: give more session_minutes"

@@ -13,25 +13,35 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cxr import annotations as ann
+from cxr import chain
+from cxr.detector.prediction.detector import load_detectors
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
-from cxr.detector.training.folds import train_by_values
+from cxr.detector.training.folds import check_held_out, train_by_values
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.rehearsal import rehearse_training
 from cxr.errors import CxrError, PausedError
+from cxr.features.detections import read_detections_and_record
 from cxr.recipes import changed, from_values
 from cxr.rundir import locate, write_json
 
 
 def rehearse(values: Mapping[str, Any]) -> dict[str, Any]:
     """The first minute of a session that trains, see `rehearsal.rehearse_training`."""
-    recipe = from_values(Recipe, values)
-    first = str(values["train_folds"][0])
+    recipe, held_out = from_values(Recipe, values), list(values["train_folds"])
+    check_held_out(recipe.network.weights, held_out, range(values["folds"]))
+    first = str(held_out[0])
     recipe = changed(recipe, weights=recipe.network.weights.replace("{fold}", first))
     classes = ann.read_classes(locate(values["data_dir"]))
+    paths = [str(path).replace("{fold}", str(fold)) for path in values["checkpoints"] for fold in held_out]
+    for detector in load_detectors(list(dict.fromkeys(map(Path, paths))), device="cpu") if paths else []:
+        detector.require_classes(classes)
+    for name in ("oof_detections", "test_detections"):
+        if values[name]:
+            read_detections_and_record(locate(values[name]))
     return asdict(rehearse_training(recipe, from_values(Looks, values), classes))
 
 
@@ -44,7 +54,23 @@ def train(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"finished": True, "message": "every fold is trained"}
 
 
-TASKS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"rehearse": rehearse, "train": train}
+def notebooks(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Notebooks of the chain from `first` to `last`, as far as they are not up to date."""
+    chain.run(
+        values["values"],
+        first=values["first"],
+        last=values["last"],
+        say=print,
+        notebook_log=cast(Any, sys.stdout),
+    )
+    return {}
+
+
+TASKS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "rehearse": rehearse,
+    "train": train,
+    "notebooks": notebooks,
+}
 
 
 def main(task: str, file: str) -> int:

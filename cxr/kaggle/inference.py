@@ -15,6 +15,7 @@ from cxr.detector.prediction.detector import Detector, load_detectors
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.prediction.predict import predict_store
 from cxr.detector.training.rehearsal import rehearse_prediction
+from cxr.errors import ParameterError
 from cxr.files import sha256
 from cxr.kaggle import opening
 from cxr.kaggle.inputs import data_folder, find_input
@@ -58,7 +59,7 @@ class InferenceSession:
         self.settings = settings
         self.clock = opening.Clock(settings.session_minutes)
         self.values = chain.load_parameters(opening.write_parameters(settings, parameters))
-        home = find_input(settings.input, settings.detectors.split("/")[1])
+        home = find_input(settings.input, settings.detectors)
         self.kit = read_kit(home)
         looks = self.kit.record.looks
         accelerator = str(self.values["accelerator"])
@@ -85,13 +86,18 @@ class InferenceSession:
         folder = self.data / "test"
         reading, words = opening.reading_minutes([folder], image_size=self.kit.image_size)
         looking = len(self.image_ids) * rehearsal.predict_seconds / 60
-        opening.check_room(settings, images=len(self.image_ids), image_size=self.kit.image_size)
+        share = opening.share_of_square([folder])
+        opening.check_room(settings, images=len(self.image_ids), image_size=self.kit.image_size, share=share)
         say(f"reading the images: about {reading:.1f} min ({words})")
         say(
             f"looking at them: about {looking:.1f} min ({len(self.image_ids):,} images, "
             f"{rehearsal.predict_seconds:.3f} s each with {len(self.detectors)} detector(s))"
         )
         say(f"of {settings.session_minutes:g} min that leaves {self.clock.left - reading - looking:.0f} min")
+        if self.clock.left < reading:
+            raise ParameterError(
+                f"session_minutes: {settings.session_minutes:g} min are over before the images are read"
+            )
 
     @property
     def folder(self) -> Path:

@@ -11,13 +11,16 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from cxr import schema
 from cxr.chain import PARAMETERS
 from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS
 from cxr.errors import DataError, ParameterError
-from cxr.files import sha256, sidecar
+from cxr.files import sha256, sidecar, write_text
 from cxr.params import Value
-from cxr.preprocess import find_images
+from cxr.preprocess import find_images, image_id_of
+from cxr.survey import sizes_of
 
 INPUT = "/kaggle/input"
 PATH_PARAMETERS = ("weights", "checkpoints", "oof_detections", "test_detections")
@@ -26,20 +29,27 @@ PATH_PARAMETERS = ("weights", "checkpoints", "oof_detections", "test_detections"
 SAMPLE = "sample_submission.csv"
 _FOLD = "{fold}"
 _COPIES = (".png", ".jpg", ".jpeg")
+_OWNED = ("datasets", "notebooks")
+"""Folders in which inputs lie below the name of their owner."""
 
 
-def find_input(root: Path, slug: str) -> Path:
+def find_input(root: Path, source: str) -> Path:
     """Folder of a competition, data set or notebook below Kaggle's input folder.
+
+    Args:
+        root: Kaggle's input folder.
+        source: Its slug, or `owner/slug`, with or without a version.
 
     Raises:
         ParameterError: It is nowhere; the message lists what is mounted.
     """
+    owner, slug = source.split("/")[:2] if "/" in source else ("*", source)
     places = (root / slug, root / "competitions" / slug)
-    owned = (path for kind in ("datasets", "notebooks") for path in sorted((root / kind).glob(f"*/{slug}")))
-    for folder in (*places, *owned):
+    owned = (path for kind in _OWNED for path in sorted((root / kind).glob(f"{owner}/{slug}")))
+    for folder in (*owned, *places) if "/" in source else (*places, *owned):
         if folder.is_dir():
             return folder
-    raise ParameterError(f"{root}: no input {slug!r}; mounted are {', '.join(_mounted(root)) or 'none'}")
+    raise ParameterError(f"{root}: no input {source!r}; mounted are {', '.join(_mounted(root)) or 'none'}")
 
 
 def _mounted(root: Path) -> list[str]:
@@ -123,12 +133,14 @@ def _link(name: str, path: str, root: Path, home: Path, say: Callable[[str], Non
     inside = Path(path).relative_to(INPUT)
     file = resolve(root, inside.parts)
     if not file.is_file():
-        there = sorted(p.name for p in file.parent.iterdir()) if file.parent.is_dir() else []
+        folder = file if file.is_dir() else file.parent
+        there = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         raise ParameterError(f"{name}: {path}: no such file; there are {', '.join(there[:8]) or 'none'}")
     say(f"{name}: {file}, {file.stat().st_size / 1e6:.1f} MB, sha256 {sha256(file)}")
     link = home / inside
     link.parent.mkdir(parents=True, exist_ok=True)
-    for source, target in ((file, link), (sidecar(file), sidecar(link))):
+    beside = [(sidecar(file), sidecar(link)), (file.with_suffix(".json"), link.with_suffix(".json"))]
+    for source, target in ((file, link), *beside):  # its hash, and the record of a table of detections
         if source.is_file():
             target.unlink(missing_ok=True)
             target.symlink_to(source)
@@ -138,8 +150,9 @@ def resolve(root: Path, parts: Sequence[str]) -> Path:
     """A path below Kaggle's input folder, given in any of the ways of mounting, wherever it is mounted."""
     if (exact := root.joinpath(*parts)).exists():
         return exact
-    leading = {"competitions": 1, "datasets": 2, "notebooks": 2}.get(parts[0], 0)
-    slug, *rest = parts[leading:] or parts
+    if parts[0] in _OWNED and len(parts) > 2:
+        return find_input(root, f"{parts[1]}/{parts[2]}").joinpath(*parts[3:])
+    slug, *rest = parts[parts[0] == "competitions" :] or parts
     return find_input(root, slug).joinpath(*rest)
 
 
@@ -171,7 +184,7 @@ def data_folder(root: Path, home: Path, *, competition: str, copies: str = "", t
     base = find_input(root, competition)
     data = base
     if copies:
-        images = _with_images(find_input(root, copies.split("/")[1]))
+        images = _with_images(find_input(root, copies))
         data = home
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
@@ -180,7 +193,8 @@ def data_folder(root: Path, home: Path, *, competition: str, copies: str = "", t
                 link = home / path.name
                 if not link.is_symlink():
                     link.symlink_to(path)
-        _check_sizes(home)
+        for split in ("train", "test") if train else ("test",):
+            _find_sizes(home, split, originals=base / split, root=root)
     for name in ("train", schema.TRAIN_TABLE, "test") if train else ("test",):
         if not (data / name).exists():
             raise DataError(f"{data}: expected {name} of the competition {competition}, found none")
@@ -195,30 +209,46 @@ def _with_images(folder: Path) -> Path:
     raise DataError(f"{folder}: expected a folder test/ of images in the data set, found none")
 
 
-def _check_sizes(data: Path) -> None:
-    """Copies are smaller than the originals: without the sizes all boxes would be in the wrong pixels."""
-    for split in ("train", "test"):
-        other = "test" if split == "train" else "train"
-        if (data / f"{other}_meta.csv").is_file() and not (data / f"{split}_meta.csv").is_file():
-            images = find_images(data / split) if (data / split).is_dir() else []
-            if any(path.suffix.lower() in _COPIES for path in images[:1]):
-                raise DataError(
-                    f"{data}: {other}_meta.csv gives sizes of {other}/, and {split}_meta.csv "
-                    f"(image_id, dim0, dim1) is missing, so boxes of {split}/ would be in the copies' pixels"
-                )
+def _find_sizes(data: Path, split: str, *, originals: Path, root: Path) -> None:
+    """Give copies the sizes of their originals: without them all boxes would be in the wrong pixels.
+
+    They come from a table in the data set or the competition, else from one in any other input, else from
+    the headers of the competition's own images.
+
+    Raises:
+        DataError: There are none.
+    """
+    table = data / f"{split}_meta.csv"
+    images = find_images(data / split) if (data / split).is_dir() else []
+    if table.is_file() or not any(path.suffix.lower() in _COPIES for path in images[:1]):
+        return
+    if found := _files_named(root, table.name, depth=4):
+        table.symlink_to(found[0])
+        return
+    wanted = {image_id_of(path) for path in images}
+    files = find_images(originals) if originals.is_dir() else []
+    sizes = sizes_of([path for path in files if image_id_of(path) in wanted])
+    rows = [(image_id_of(path), *size) for path, size in sizes.items() if size is not None]
+    if len(rows) < len(wanted):
+        raise DataError(
+            f"{data}: {len(wanted) - len(rows):,} of {len(wanted):,} images of {split}/ are copies whose "
+            f"originals' sizes are unknown: expected {table.name} (image_id, dim0, dim1) in some input, or "
+            f"the originals in {originals}, so boxes of {split}/ would be in the copies' pixels"
+        )
+    write_text(table, pd.DataFrame(rows, columns=["image_id", "dim0", "dim1"]).to_csv(index=False))
 
 
-def find_run(root: Path, slug: str) -> Path:
+def find_run(root: Path, source: str) -> Path:
     """The run in the output of an earlier session.
 
     Args:
         root: Kaggle's input folder.
-        slug: Of the notebook or data set.
+        source: The notebook or data set, as `owner/slug`.
 
     Raises:
         DataError: There is none in it, or more than one.
     """
-    folder = find_input(root, slug)
+    folder = find_input(root, source)
     runs = sorted(path.parent for path in _files_named(folder, PARAMETERS, depth=3))
     if len(runs) != 1:
         found = ", ".join(map(str, runs)) or "none"

@@ -23,7 +23,7 @@ from cxr.detector.prediction.detector import load_detectors
 from cxr.detector.prediction.looks import Looks, LooksRecord, read_looks
 from cxr.detector.training.rehearsal import rehearse_prediction
 from cxr.errors import CheckpointError, CxrError, DataError
-from cxr.files import sidecar
+from cxr.files import check_sha256, sidecar
 from cxr.kaggle.folder import write_kernel
 from cxr.kaggle.metadata import DATASET_METADATA, Listing, dataset_metadata
 from cxr.kaggle.settings import Settings
@@ -35,6 +35,7 @@ from cxr.submission import Gate
 log = logging.getLogger("cxr")
 
 KIT = "kit.json"
+TITLE = "CXR detectors"
 _FORMAT = "cxr-kit-1"
 _SUFFIXES = (".ckpt", ".safetensors")
 _READ_SECONDS = 0.234
@@ -201,6 +202,8 @@ def read_kit(folder: Path) -> Kit:
         raise CheckpointError(
             f"{folder}: expected {missing[0]}, which {KIT} names; the data set is incomplete"
         )
+    for path in files:
+        check_sha256(path, error=CheckpointError)
     return kit
 
 
@@ -229,6 +232,7 @@ def write_inference(
     looks = from_values(Looks, values)
     kit = gather(sources, looks=looks, image_size=int(str(values["image_size"])))
     home = folder / "detectors"
+    verb = "version -m again" if (home / KIT).is_file() else "create"
     lines = write_kit(kit, home, title=title, owner=listing.owner)
     mounted = str(dataset_metadata(title, listing.owner)["id"])
     write_kernel(
@@ -240,7 +244,7 @@ def write_inference(
     return [
         *lines,
         _forecast(read_kit(home), settings.session_minutes),
-        f"first `kaggle datasets create -p {home}`, then `kaggle kernels push -p {folder}`",
+        f"first `kaggle datasets {verb} -p {home}`, then `kaggle kernels push -p {folder}`",
     ]
 
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from cxr import chain, schema
+from cxr.chain.manifest import MANIFEST
 from cxr.report import REPORT
 from cxr.rundir import PARAMETERS
 
@@ -56,10 +57,13 @@ def take_over(earlier: Path, run: Path, *, link_images: bool) -> None:
         run: Of this session.
         link_images: Link to images that were kept, where they are not to be kept again.
     """
+    images = next((earlier / _IMAGES).glob("*.h5"), None)
     for notebook in chain.read_notebooks():
         source, target = earlier / notebook.name, run / notebook.name
         for path in sorted(source.rglob("*")) if source.is_dir() else []:
             new = target / path.relative_to(source)
+            if path == earlier / _IMAGES.parts[0] / MANIFEST and images is None:
+                continue  # its images were not kept: they are to be made, nothing is damaged
             if path.is_dir():
                 new.mkdir(parents=True, exist_ok=True)
             elif link_images and path.suffix == ".h5" and path.parent == earlier / _IMAGES:

@@ -64,10 +64,7 @@ class Listing:
 
     def __post_init__(self) -> None:
         title_slug(self.title, shortest=5)
-        if self.user and not _SLUG.fullmatch(self.user):
-            raise ParameterError(
-                f"user {self.user!r}: expected the name in your profile's address, lower case"
-            )
+        assert self.owner
         if not _SLUG.fullmatch(self.competition):
             raise ParameterError(
                 f"competition {self.competition!r}: expected its slug, the last part of its address"
@@ -78,6 +75,11 @@ class Listing:
             check_source("notebook", notebook, shortest=5)
             if notebook == f"{self.owner}/{self.slug}":
                 raise ParameterError(f"notebook {notebook}: no kernel mounts its own output; give --title")
+        sources = {slug_of(source): source for source in reversed((*self.datasets, *self.notebooks))}
+        for source in (*self.datasets, *self.notebooks):
+            other = sources[slug_of(source)]
+            if other.split("/")[:2] != source.split("/")[:2]:
+                raise ParameterError(f"{other} and {source}: two inputs with one slug, mount one of them")
         _check_accelerator(self.accelerator)
 
     @property
@@ -88,7 +90,12 @@ class Listing:
     @property
     def owner(self) -> str:
         """The user's part of its address."""
-        return self.user or configured_user()
+        name = self.user or configured_user()
+        if not _SLUG.fullmatch(name):
+            raise ParameterError(
+                f"user {name!r}: expected the name in your profile's address, lower case; give --user"
+            )
+        return name
 
     def to_dict(self) -> dict[str, Any]:
         """Content of `kernel-metadata.json`; the code is in `<slug>.ipynb`."""

@@ -28,11 +28,13 @@ from cxr.kaggle.inputs import SAMPLE
 from cxr.kaggle.settings import Settings
 from cxr.preprocess import find_images, image_id_of
 from cxr.rundir import write_json
+from cxr.survey import sizes_of
 
 KEPT_BYTES = 20_000_000_000
 """What Kaggle keeps of a session's output."""
 
 _SAMPLES = 4
+_HEADERS = 48
 _SECONDS_TO_END = 60.0
 _PROGRESS_EVERY = 60.0
 
@@ -128,7 +130,13 @@ def run_child(
         errors="replace",
         start_new_session=True,
     )
-    timer = threading.Timer(60 * minutes, _end, [child])
+    over = threading.Event()
+
+    def stop() -> None:
+        over.set()
+        _end(child)
+
+    timer = threading.Timer(60 * minutes, stop)
     timer.daemon = True
     last: list[str] = []
     try:
@@ -144,9 +152,8 @@ def run_child(
         timer.cancel()
         _end(child)
     if not result.is_file():
-        raise RunError(
-            f"{task}: its process ended with status {code}: {' / '.join(last) or 'it said nothing'}"
-        )
+        why = f"its {minutes:.0f} min were over" if over.is_set() else f"its process ended with status {code}"
+        raise RunError(f"{task}: {why}: {' / '.join(last) or 'it said nothing'}")
     content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     if "error" in content:
         raise getattr(errors, content["error"], RunError)(content["message"])
@@ -206,13 +213,19 @@ def publish(settings: Settings, data: Path, made: Path) -> None:
         shutil.copy(made, beside)
 
 
-def check_room(settings: Settings, *, images: int, image_size: int) -> None:
+def check_room(settings: Settings, *, images: int, image_size: int, share: float = 1.0) -> None:
     """Refuse a session whose images will not fit where they are to lie.
+
+    Args:
+        settings: Of the session.
+        images: How many are stored.
+        image_size: Longer side, in pixels.
+        share: What an image takes of a square of that side, see `share_of_square`.
 
     Raises:
         DiskError: The disk, or what Kaggle keeps, is too small.
     """
-    needed = images * image_size**2 + 2_000_000_000 * settings.keep_images  # and checkpoints
+    needed = images * image_size**2 * share + 2_000_000_000 * settings.keep_images  # and checkpoints
     home = settings.working if settings.keep_images else settings.scratch
     home.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(home).free
@@ -220,9 +233,17 @@ def check_room(settings: Settings, *, images: int, image_size: int) -> None:
         free = min(free, KEPT_BYTES)
     if needed > free:
         raise DiskError(
-            f"{home}: {images:,} images of {image_size} px need up to {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free"
+            f"{home}: {images:,} images of {image_size} px need about {needed / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free; give a smaller image_size"
         )
+
+
+def share_of_square(folders: Sequence[Path]) -> float:
+    """What images of these folders take of a square of their longer side, by some headers, rounded up."""
+    files = [file for folder in folders for file in find_images(folder)]
+    some = files[:: max(1, len(files) // _HEADERS)][:_HEADERS]
+    shares = [min(size) / max(size) for size in sizes_of(some, jobs=1).values() if size and min(size) > 0]
+    return min(1.0, 1.03 * sum(shares) / len(shares)) if shares else 1.0
 
 
 def reading_minutes(folders: Sequence[Path], *, image_size: int, features: bool = True) -> tuple[float, str]:

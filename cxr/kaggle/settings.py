@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from cxr.errors import ParameterError
 from cxr.kaggle.metadata import COMPETITION, check_source
 
 SESSION_MINUTES = 525.0
-"""A GPU session ends after nine hours; the rest is for starting it and for keeping its output."""
+"""Kaggle has ended sessions after nine hours and after twelve; the default suits the shorter one, less some
+minutes to start it and to keep its output."""
+LONGEST_MINUTES = 720.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,11 @@ class Settings:
     root: str = "/kaggle"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.session_minutes) and self.session_minutes > 0):
-            raise ParameterError(f"session_minutes: expected more than 0, got {self.session_minutes:g}")
+        if not 0 < self.session_minutes <= LONGEST_MINUTES:
+            raise ParameterError(
+                f"session_minutes: expected more than 0 and at most {LONGEST_MINUTES:g}, the longest session "
+                f"that Kaggle has, got {self.session_minutes:g}"
+            )
         if self.data_dataset:
             check_source("data set", self.data_dataset, shortest=3)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 
 from cxr import annotations as ann
-from cxr import chain, report, schema, submission
+from cxr import chain, params, report, schema, submission
+from cxr.chain import PARAMETERS
 from cxr.detector.checkpoints.run import METRICS, best_checkpoints, fold_folder
 from cxr.detector.prediction.detector import load_detectors
 from cxr.detector.prediction.looks import Looks
-from cxr.errors import ParameterError
+from cxr.detector.recipe import Recipe
+from cxr.errors import ParameterError, RunError
 from cxr.kaggle import budget, opening
 from cxr.kaggle.inference import lines_from_boxes, predict_in_time
 from cxr.kaggle.inputs import data_folder, find_run, localise
@@ -22,7 +23,7 @@ from cxr.kaggle.layout import keep, lay_out, take_over
 from cxr.kaggle.opening import say
 from cxr.kaggle.settings import Settings
 from cxr.params import Value
-from cxr.recipes import from_values
+from cxr.recipes import flat, from_values
 from cxr.store import ImageStore
 
 
@@ -67,9 +68,9 @@ class TrainingSession:
         self.values: dict[str, Value] = localise(
             values, settings.input, settings.scratch / "inputs", folds=_folds(values), say=lines.append
         )
-        earlier = settings.earlier and find_run(settings.input, settings.earlier.split("/")[1])
-        if not _folds(values):
-            raise ParameterError("train_folds: expected at least one fold to hold out, got none")
+        earlier = find_run(settings.input, settings.earlier) if settings.earlier else None
+        if earlier:
+            same_run(self.values, earlier)
         self.rehearsal = opening.run_child("rehearse", self.values, settings.scratch / "child", echo=False)
         for line in (self.rehearsal["device"], self.rehearsal["weights"], *lines):
             say(line)
@@ -80,18 +81,26 @@ class TrainingSession:
             predict_seconds=self.rehearsal["predict_seconds"], session_minutes=settings.session_minutes,
         )  # fmt: skip
         opening.check_room(
-            settings, images=self.needs.images, image_size=int(cast(int, values["image_size"]))
+            settings,
+            images=self.needs.images,
+            image_size=int(cast(int, values["image_size"])),
+            share=opening.share_of_square([data / "train", data / "test"]),
         )
         for line in self.needs.lines(settings, continued=bool(earlier)):
             say(line)
+        if not earlier and self.needs.left(settings, continued=False) <= 0:
+            raise ParameterError(
+                f"session_minutes: {settings.session_minutes:g} min leave nothing for training, see above"
+            )
         lay_out(self.run, self.kept, keep_images=settings.keep_images)
         if earlier:
-            take_over(Path(earlier), self.run, link_images=not settings.keep_images)
+            take_over(earlier, self.run, link_images=not settings.keep_images)
             say(f"goes on from {earlier}")
 
     def prepare(self) -> None:
         """Notebooks 01 to 05; their results are kept at once."""
-        self.broken = not opening.attempt("preparing", lambda: self._chain(last="05"))
+        minutes = self.clock.left - self.needs.after
+        self.broken = not opening.attempt("preparing", lambda: self._chain(last="05", minutes=minutes))
 
     def train(self) -> None:
         """Every fold, on all devices, within the time that evaluation and submission leave."""
@@ -146,7 +155,8 @@ class TrainingSession:
         say(f"kept: {self.kept}; {self.clock.left:.0f} min were left")
 
     def _submit(self, *, first: str) -> None:
-        self._chain(first=first)
+        # What is left over is for writing the boxes without notebooks.
+        self._chain(first=first, minutes=self.clock.left - self.needs.after / 4)
         opening.publish(self.settings, self.data, self.run / schema.SUBMISSION_CSV)
         say(f"submission.csv: made by notebook 08 from {self.run / schema.CHECKPOINTS_DIR}")
 
@@ -169,11 +179,43 @@ class TrainingSession:
         opening.publish(self.settings, self.data, made)
         say("submission.csv: the detectors' boxes, without a gate")
 
-    def _chain(self, *, first: str = "", last: str = "") -> None:
+    def _chain(self, *, first: str = "", last: str = "", minutes: float) -> None:
+        """Notebooks in a process of its own, which ends when its time is over."""
+        if minutes <= 0:
+            raise RunError("no time is left")
         try:
-            chain.run(self.values, first=first, last=last, say=say, notebook_log=cast(Any, sys.stdout))
+            opening.run_child(
+                "notebooks",
+                {"values": self.values, "first": first, "last": last},
+                self.settings.scratch / "child",
+                minutes=minutes,
+            )
         finally:
             keep(self.run, self.kept)
+
+
+def same_run(values: Mapping[str, Value], earlier: Path) -> None:
+    """Refuse to go on with other parameters than the earlier session had: its training would start anew.
+
+    Args:
+        values: Parameters of this session.
+        earlier: The run to go on with.
+
+    Raises:
+        ParameterError: They differ in what a training depends on.
+    """
+    if not best_checkpoints(earlier / schema.CHECKPOINTS_DIR):
+        return
+    before = params.read_file(earlier / PARAMETERS)
+    names = [*flat(Recipe(), machine=False, grows=False), "image_size", "folds"]
+    # A file of weights lies behind a link whose path is the same in all sessions.
+    other = [name for name in names if name in before and before[name] != values[name]]
+    if other:
+        told = ", ".join(f"{name} {before[name]!r}, now {values[name]!r}" for name in other)
+        raise ParameterError(
+            f"the earlier session had {told}: its training would start anew; give the same values, "
+            "or leave out --continue"
+        )
 
 
 def _folds(values: Mapping[str, Value]) -> list[int]:

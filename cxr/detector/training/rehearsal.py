@@ -79,6 +79,8 @@ def rehearse_training(recipe: Recipe, looks: Looks, classes: ClassTable) -> Rehe
             "halve batch_size and double accumulate"
         ) from None
     devices = max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
+    if device.type == "cuda" and recipe.machine.devices > devices:
+        raise ParameterError(f"devices: expected at most {devices}, got {recipe.machine.devices} ({words})")
     return Rehearsal(words, recipe.machine.devices or devices, seconds, look, weights)
 
 
