@@ -77,6 +77,19 @@ def test_help_lists_every_command(cxr):
         (["kaggle", "{demo}", "kernel", "a.ckpt"], "--infer and a run or checkpoints go together"),
         (["kaggle", "{demo}", "kernel", "a.ckpt", "--infer"], "found nothing at a.ckpt"),
         (["kaggle", "{demo}", "k", "a.ckpt", "--infer", "--continue", "me/first"], "predicts or trains"),
+        (["run", "{demo}", "-p", "gate_mode=foo"], "gate_mode: expected one of auto, line, "),
+        (["run", "{demo}", "-p", "label_mode=x"], "label_mode: expected one of fused, "),
+        (["run", "{demo}", "-p", "max_boxes=0"], "max_boxes: expected "),
+        (["run", "{demo}", "-p", "epochs=-1"], "epochs: expected "),
+        (["run", "{demo}", "-p", "predict_batch_size=0"], "predict_batch_size: expected 1 or more, got 0"),
+        (["run", "{demo}", "-p", "iou_threshold=5.0"], "iou_threshold: expected between 0 and 1, got 5.0"),
+        (["run", "{demo}", "-p", "jobs=0"], "jobs: expected -1 or a number from 1, got 0"),
+        (["run", "{demo}", "-p", "compression=foo"], "compression: expected one of none, gzip, got 'foo'"),
+        (["run", "{demo}", "-p", "accelerator=tpu"], "accelerator: expected one of auto, cpu"),
+        (["run", "{demo}", "-p", "precision=foo"], "precision: expected one of auto, 32-true"),
+        (["run", "{demo}", "-p", "architecture_name=other"], "architecture_name: expected one of"),
+        (["run", "{demo}", "-p", "weights=/no/such.pth"], "weights: /no/such.pth: no such file"),
+        (["run", "{demo}", "-p", "train_folds=[7]"], "train_folds: expected some of [0, 1, 2"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -128,10 +141,16 @@ def test_want_of_memory_is_called_that(cxr, monkeypatch, error):
 
 
 def test_values_out_of_range_are_status_2(cxr):
-    for option, value in (("--score-threshold", "7"), ("--scale", "0")):
+    for option, value in (("--score-threshold", "7"), ("--scale", "0"), ("--batch-size", "0")):
         status, _, err = cxr("predict", "a.ckpt", "a.dcm", "--out", "out", option, value)
         assert status == 2
         assert f"Invalid value for '{option}'" in err
+
+
+def test_no_process_is_no_number_of_processes(cxr, tmp_path: Path):
+    status, _, err = cxr("phantom", str(tmp_path / "p"), "--jobs", "0")
+    assert status == 2
+    assert "expected -1 or a number from 1, got 0" in err
 
 
 def test_wrong_usage_is_status_2(cxr):

@@ -16,7 +16,7 @@ from cxr.detector.checkpoints.run import BEST, LAST, METRICS, best_checkpoints
 from cxr.detector.data.held import HeldImages
 from cxr.detector.training import folds, keeper
 from cxr.detector.training.train import TrainingResult
-from cxr.errors import ParameterError, PausedError
+from cxr.errors import CheckpointError, ParameterError, PausedError
 from cxr.files import replacing, sidecar
 from cxr.recipes import changed
 
@@ -192,6 +192,23 @@ def test_what_another_recipe_replaces_is_kept(tmp_path, trainings, caplog):
     assert state["finished"] == trainings[1]["run_key"]
     assert caplog.text.count("it is kept in") == 2
     assert list(best_checkpoints(tmp_path)) == [0]
+
+
+def test_what_was_replaced_comes_back_where_it_is_asked_for_again(tmp_path, trainings, caplog):
+    caplog.set_level("INFO", logger="cxr")
+    first = train(tmp_path, (0,), epochs=3)
+    train(tmp_path, (0,), epochs=4)
+    pd.testing.assert_frame_equal(train(tmp_path, (0,), epochs=3), first)
+    assert "fold0: trained so before, taken back from" in caplog.text
+    train(tmp_path, (0,), epochs=4)
+    assert len(trainings) == 2
+
+
+def test_weights_that_are_not_there_move_nothing(tmp_path, trainings):
+    train(tmp_path)
+    with pytest.raises(CheckpointError, match=r"weights: .*gone\.pth: no such file"):
+        train(tmp_path, weights=str(tmp_path / "gone.pth"))
+    assert (tmp_path / "fold0" / BEST).is_file()
 
 
 def test_each_fold_of_a_second_stage_starts_from_its_own_detector(tmp_path, trainings):

@@ -4,7 +4,7 @@ A notebook is finished when its manifest (`manifest`) says so; whatever differs 
 notebook run again. `inputs` says what it depends on, `usage` which code it uses, `kernel` executes it.
 """
 
-from cxr.chain.notebooks import Notebook, load_parameters, notebooks_folder, read_notebooks
+from cxr.chain.notebooks import Notebook, load_parameters, notebooks_folder, read_notebooks, selected
 from cxr.chain.runner import outdated, run
 from cxr.rundir import PARAMETERS
 
@@ -16,4 +16,5 @@ __all__ = [
     "outdated",
     "read_notebooks",
     "run",
+    "selected",
 ]

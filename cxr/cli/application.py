@@ -23,6 +23,15 @@ Overrides = Annotated[
 ParameterFile = Annotated[Path, typer.Argument(metavar="PARAMS.yaml", help="Parameter file.")]
 
 
+def _processes(number: int) -> int:
+    if number < 1 and number != -1:
+        raise typer.BadParameter(f"expected -1 or a number from 1, got {number}")
+    return number
+
+
+Jobs = Annotated[int, typer.Option(callback=_processes, help="Processes; -1 for one a core.")]
+
+
 def say(line: str) -> None:
     """Print a line at once, also where the output is a file or a pipe."""
     print(line, flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cxr.cli.application import app, say
+from cxr.cli.application import Jobs, app, say
 
 
 @app.command("phantom")
@@ -25,7 +25,7 @@ def make_phantom(
     hard: Annotated[
         bool, typer.Option(help="Poor films, faint findings, devices and jewellery, to learn from.")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+    jobs: Jobs = -1,
 ) -> None:
     """Make the synthetic data set, in the competition's layout."""
     from cxr import phantom
@@ -54,7 +54,7 @@ def preprocess_folder(
         Path, typer.Argument(metavar="OUT", help="Folder for the store, the headers and the failures.")
     ],
     image_size: Annotated[int, typer.Option(help="Longer side of the stored images, px.")] = 1024,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+    jobs: Jobs = -1,
     scheduler: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on instead.")
     ] = "",
@@ -102,7 +102,7 @@ def adopt_data(
     copy: Annotated[
         bool, typer.Option("--copy/--link", help="Copy the images, or link to where they are.")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one a core.")] = -1,
+    jobs: Jobs = -1,
 ) -> None:
     """Lay out other people's images and boxes as a data folder; docs/data-formats.md lists the forms."""
     from cxr import layouts

@@ -18,7 +18,7 @@ from cxr.cli.application import app
 from cxr.errors import CxrError
 from cxr.files import named_error
 
-_GOES_ON = "what is finished stays, the same command goes on from there"
+_GOES_ON = "what is finished stays, the same command goes on from it"
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

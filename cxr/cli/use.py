@@ -42,8 +42,8 @@ def predict_files(
         list[str] | None,
         typer.Option(metavar="FORMAT", help="Also write coco, dicom-sr or gsps; may be repeated."),
     ] = None,
-    max_boxes: Annotated[int, typer.Option(help="Most boxes an image.")] = 300,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 8,
+    max_boxes: Annotated[int, typer.Option(min=1, help="Most boxes an image.")] = 300,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Find abnormalities on radiographs: boxes in pixels of the original files."""

@@ -175,7 +175,7 @@ class Schedule:
 class Machine:
     """Where and how fast a training runs."""
 
-    accelerator: str = parameter("auto", "auto, cpu or gpu", machine=True)
+    accelerator: str = parameter("auto", "device", machine=True, choices=("auto", "cpu", "gpu"))
     devices: int = parameter(
         0, "devices on each machine, 0 for all; a notebook trains on one", machine=True, low=0
     )
@@ -189,7 +189,11 @@ class Machine:
     )
     num_workers: int = parameter(0, "loading processes of each device", machine=True, low=0)
     cache_mib: int = parameter(512, "memory for resized images", unit="MiB", machine=True, low=0)
-    precision: str = parameter("auto", "16 bits where that is faster, else float32; or as Lightning names it")
+    precision: str = parameter(
+        "auto",
+        "16 bits where that is faster, else float32",
+        choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
+    )
     compile_backbone: bool = parameter(False, "torch.compile, pays on CUDA in long trainings", machine=True)
     tensorboard: bool = parameter(False, "also log for TensorBoard, needs that package", machine=True)
 

@@ -106,6 +106,8 @@ def predict_in_parts(
         (printable(path), "duplicate_id", f"{printable(path)}: {printable(other)} has the same image id")
         for path, other in doubles.items()
     ]
+    for _, _, message in failures:
+        log.warning("left out: %s", message)
     failures += [
         (printable(path), "file_name", f"{printable(path)}: the name is no UTF-8 text; rename the file")
         for image_id, path in named.items()

@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,7 @@ def train_each_fold(
         folder = fold_folder(out_dir, fold)
         own = changed(recipe, weights=recipe.network.weights.replace(FOLD_FIELD, str(fold)))
         key = run_key(store, targets, train_ids, val_ids, classes, own)
+        _bring_back(folder, key, own.schedule.max_minutes)
         whole = _is_whole(folder / BEST)
         if whole and _is_finished(folder, key, own.schedule.max_minutes) and _has_metrics(folder):
             log.info("fold %d: already trained on the same data with the same recipe", fold)
@@ -217,11 +220,16 @@ def check_held_out(weights: str, held_out: Sequence[int], there: Iterable[int]) 
 
     Raises:
         ParameterError: No fold, a fold that is not there, or weights that have seen images held out.
+        CheckpointError: There is no such file of weights.
     """
     if not held_out:
         raise ParameterError("train_folds: expected at least one fold to hold out, got none")
     if missing := sorted(set(held_out) - set(there)):
         raise ParameterError(f"train_folds: expected some of {sorted(there)}, got {missing}")
+    if weights not in ("", AUTO, PHANTOM, *PUBLISHERS):
+        for name in dict.fromkeys(weights.replace(FOLD_FIELD, str(fold)) for fold in held_out):
+            if not Path(name).is_file():
+                raise CheckpointError(f"weights: {name}: no such file")
     path = Path(weights)
     if len(held_out) > 1 and FOLD_FIELD not in weights and path.is_file() and is_detector(path):
         raise ParameterError(
@@ -265,8 +273,7 @@ def _move_aside(folder: Path, why: str) -> None:
     if not (folder / BEST).is_file() or not is_first_process():
         return
     home = folder.parent / REPLACED
-    number = len(list(home.glob(f"{folder.name}_*")))
-    target = home / f"{folder.name}_{number}"
+    target = next(path for n in count() if not (path := home / f"{folder.name}_{n}").exists())
     target.mkdir(parents=True)
     for path in folder.iterdir():
         if path.suffix == ".part":  # of a kill while a checkpoint was written
@@ -274,6 +281,19 @@ def _move_aside(folder: Path, why: str) -> None:
         else:
             os.replace(path, target / path.name)
     log.warning("%s %s; it is kept in %s", folder.name, why, target)
+
+
+def _bring_back(folder: Path, key: str, max_minutes: float) -> None:
+    """Take a finished training out of those that another replaced, where it is the one that is asked for."""
+    if _is_finished(folder, key, max_minutes) or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return  # processes that train together would look while one moves
+    for kept in sorted((folder.parent / REPLACED).glob(f"{folder.name}_*")):
+        if _is_finished(kept, key, max_minutes) and _is_whole(kept / BEST):
+            _move_aside(folder, "was trained with other data or parameters")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(kept, folder)
+            log.info("%s: trained so before, taken back from %s", folder.name, kept)
+            return
 
 
 def _left(recipe: Recipe, started: float) -> float:
