@@ -19,9 +19,9 @@ _HEAD = """# Parameters
 This page is written from the code by `make parameters`; a test holds it equal.
 
 A parameter file sets any of these by name (`params/demo.yaml` is one), and `-p NAME=VALUE` on a command line
-wins over the file. A name that no notebook declares, or a value of another type or outside its range, stops the run before it
-starts. A parameter marked *machine* says where or how fast the work is done. Another value of it does not
-make finished work run again.
+wins over the file. A name that no notebook declares, or a value of another type or outside its range, stops
+the run before it starts. A parameter marked *machine* says where or how fast the work is done. Another
+value of it does not make finished work run again.
 """
 
 
