@@ -75,7 +75,7 @@ def _check(values: Mapping[str, Value], notebooks: Sequence[str]) -> None:
     from cxr import classifier, store, submission
     from cxr.detector.network.registry import architecture
     from cxr.detector.prediction.looks import Looks
-    from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS, Recipe
+    from cxr.detector.recipe import Recipe, names_file
     from cxr.detector.training.folds import check_held_out
     from cxr.recipes import from_values
     from cxr.rundir import locate
@@ -97,8 +97,7 @@ def _check(values: Mapping[str, Value], notebooks: Sequence[str]) -> None:
     if "06_detector" in notebooks:
         architecture(str(values["architecture_name"]))
         weights = str(values["weights"])
-        if weights not in ("", AUTO, PHANTOM, *PUBLISHERS):
-            weights = str(locate(weights))
+        weights = str(locate(weights)) if names_file(weights) else weights
         check_held_out(weights, cast(list[int], values["train_folds"]), range(cast(int, values["folds"])))
 
 

@@ -22,6 +22,11 @@ PUBLISHERS = ("torchvision", "timm")
 """Values of `weights` that are fetched from the internet."""
 
 
+def names_file(weights: str) -> bool:
+    """Whether a value of `weights` is the path of a file."""
+    return weights not in ("", AUTO, PHANTOM, *PUBLISHERS)
+
+
 @dataclass(frozen=True)
 class Network:
     """Which network, what it starts from, and the size of its images."""

@@ -64,7 +64,7 @@ class Listing:
 
     def __post_init__(self) -> None:
         title_slug(self.title, shortest=5)
-        assert self.owner
+        _check_user(self.owner)
         if not _SLUG.fullmatch(self.competition):
             raise ParameterError(
                 f"competition {self.competition!r}: expected its slug, the last part of its address"
@@ -90,12 +90,7 @@ class Listing:
     @property
     def owner(self) -> str:
         """The user's part of its address."""
-        name = self.user or configured_user()
-        if not _SLUG.fullmatch(name):
-            raise ParameterError(
-                f"user {name!r}: expected the name in your profile's address, lower case; give --user"
-            )
-        return name
+        return self.user or configured_user()
 
     def to_dict(self) -> dict[str, Any]:
         """Content of `kernel-metadata.json`; the code is in `<slug>.ipynb`."""
@@ -194,6 +189,13 @@ def configured_user() -> str:
 def mounted(sources: Sequence[str]) -> set[str]:
     """Slugs of sources, which are the names of their folders once mounted."""
     return {slug_of(source) for source in sources}
+
+
+def _check_user(name: str) -> None:
+    if not _SLUG.fullmatch(name):
+        raise ParameterError(
+            f"user {name!r}: expected the name in your profile's address, lower case; give --user"
+        )
 
 
 def _check_accelerator(name: str) -> None:

@@ -20,7 +20,7 @@ from cxr import annotations as ann
 from cxr import schema
 from cxr.detector.checkpoints.files import is_detector
 from cxr.detector.checkpoints.run import BEST, FOLD_FIELD, LAST, METRICS, fold_folder
-from cxr.detector.recipe import AUTO, PHANTOM, PUBLISHERS, Labels, Recipe
+from cxr.detector.recipe import Labels, Recipe, names_file
 from cxr.detector.training.identity import key_of, run_key
 from cxr.detector.training.keeper import kept_rows, write_metrics
 from cxr.detector.training.launch import is_first_process
@@ -163,7 +163,7 @@ def train_run(
         DataError: An earlier notebook has not run.
         PausedError: `pause_minutes` are over before all is trained.
     """
-    if recipe.network.weights not in ("", AUTO, PHANTOM, *PUBLISHERS):
+    if names_file(recipe.network.weights):
         recipe = changed(recipe, weights=str(locate(recipe.network.weights)))
     table = train_each_fold(
         ImageStore(run.input(schema.IMAGES_DIR)),
@@ -226,7 +226,7 @@ def check_held_out(weights: str, held_out: Sequence[int], there: Iterable[int]) 
         raise ParameterError("train_folds: expected at least one fold to hold out, got none")
     if missing := sorted(set(held_out) - set(there)):
         raise ParameterError(f"train_folds: expected some of {sorted(there)}, got {missing}")
-    if weights not in ("", AUTO, PHANTOM, *PUBLISHERS):
+    if names_file(weights):
         for name in dict.fromkeys(weights.replace(FOLD_FIELD, str(fold)) for fold in held_out):
             if not Path(name).is_file():
                 raise CheckpointError(f"weights: {name}: no such file")
