@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,18 @@ def read_folds(path: Path) -> pd.DataFrame:
             got = f"got {printable(row[FOLD])} for image {printable(row[IMAGE_ID])}"
             raise DataError(f"{path.name} row {row.name}: {text}, {got}")
     return table.astype({FOLD: "int64"}).reset_index(drop=True)
+
+
+def check_held_out(held_out: Sequence[int], there: Iterable[int]) -> None:
+    """Refuse folds to hold out that are not there.
+
+    Raises:
+        ParameterError: No fold to hold out, or one that the data does not have.
+    """
+    if not held_out:
+        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
+    if missing := sorted(set(held_out) - set(there)):
+        raise ParameterError(f"train_folds: expected some of {sorted(there)}, got {missing}")
 
 
 def split_fold(table: pd.DataFrame, folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:

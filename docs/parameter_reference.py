@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cxr import chain, classifier, params, recipes
-from cxr.detector.prediction.looks import Looks
-from cxr.detector.recipe import Recipe
+from cxr import chain, params, recipes
 from cxr.recipes import About
 
 PAGE = Path(__file__).with_name("parameters.md")
-CLASSES: tuple[type, ...] = (classifier.Recipe, Recipe, Looks)
-"""Classes of parameters, for ranges."""
 
 _HEAD = """# Parameters
 
@@ -27,7 +23,7 @@ value of it does not make finished work run again.
 
 def parameter_reference() -> str:
     """The page as Markdown: a table for each notebook, each parameter where it comes first."""
-    about = {name: one for cls in CLASSES for name, one in recipes.described(cls).items()}
+    about = {name: one for cls in chain.CLASSES for name, one in recipes.described(cls).items()}
     seen: set[str] = set()
     page = [_HEAD]
     for notebook in chain.read_notebooks():

@@ -45,8 +45,8 @@ from cxr.survey import load_examples, read_sizes, survey_files
 run_dir: str = "outputs/demo"  # machine: folder of the run
 data_dir: str = "data/demo"  # machine: folder with train.csv; also classes.csv, train_meta.csv, train/
 seed: int = 0  # for the choice of example images
-jobs: int = -1  # machine: processes for reading headers, -1 for one a core
-example_images: int = 6  # images shown with every reader's boxes
+jobs: int = -1  # machine: processes, -1 for one a core
+example_images: int = 6  # images shown as examples
 
 # %% [markdown]
 # What follows from the parameters: the folders, the classes, and the image files there are.

@@ -43,9 +43,9 @@ from cxr.survey import odd_files, read_sizes, stored_pixels
 # %% tags=["parameters"]
 run_dir: str = "outputs/demo"  # machine: folder of the run
 data_dir: str = "data/demo"  # machine: folder with train/, test/; also train_meta.csv, test_meta.csv
-jobs: int = -1  # machine: processes on this one, -1 for one a core
+jobs: int = -1  # machine: processes, -1 for one a core
 image_size: int = 512  # px, longer side of a stored image
-compression: str = "none"  # of the store: none reads fastest, the others are smaller
+compression: str = "none"  # of the store: none reads fastest, gzip is smaller
 scheduler: str = ""  # machine: address of a Dask cluster, empty for this one
 max_failed_fraction: float = 0.1  # more unreadable files than this stop the run
 seconds_per_file: float = 10.0  # s, a file that takes longer, twice, has failed

@@ -39,10 +39,10 @@ from cxr.store import ImageStore
 run_dir: str = "outputs/demo"  # machine: folder of the run
 data_dir: str = "data/demo"  # machine: folder with classes.csv, if you have one
 seed: int = 0  # for the lots of the folds
-reader_fusion: str = "wbf"  # wbf, nms, soft-nms, union or agreement (at least two readers)
-reader_fusion_iou: float = 0.4  # boxes that overlap more than this are one finding
+reader_fusion: str = "wbf"  # of readers' boxes: wbf, nms, soft-nms, union or agreement (at least two readers)
+reader_fusion_iou: float = 0.4  # readers' boxes that overlap more than this are one finding
 folds: int = 5  # number of folds
-example_images: int = 6  # images shown before and after fusion
+example_images: int = 6  # images shown as examples
 
 # %% [markdown]
 # What follows from the parameters. Images that could not be read are left out from here on: nobody

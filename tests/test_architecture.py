@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from cxr import chain, classifier, params, recipes, schema
+from cxr.chain.values import Steps
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
 
@@ -197,6 +198,33 @@ def test_a_cell_declares_what_its_class_says(notebook: str, recipe: type):
         assert (there.type, there.default, there.comment) == (one.type, one.default, one.comment)
 
 
+def test_every_cell_declares_the_parameters_of_steps_alike():
+    own = recipes.declared(Steps)
+    seen = {name for notebook in NOTEBOOKS for name in notebook.parameters}
+    assert set(own) <= seen
+    for notebook in NOTEBOOKS:
+        for name in set(own) & set(notebook.parameters):
+            cell, one = notebook.parameters[name], own[name]
+            assert (cell.type, cell.default, cell.comment) == (one.type, one.default, one.comment), name
+
+
+PLACES = {
+    "run_dir",
+    "data_dir",
+    "scheduler",
+    "train_folds",
+    "checkpoints",
+    "oof_detections",
+    "test_detections",
+}
+"""Parameters that have no range: paths, addresses, and folds, which are held against `folds`."""
+
+
+def test_every_parameter_with_a_range_belongs_to_a_class():
+    homes = {name for cls in chain.CLASSES for name in recipes.declared(cls)}
+    assert {name for notebook in NOTEBOOKS for name in notebook.parameters} - homes == PLACES
+
+
 def test_the_reference_of_parameters_is_written_from_the_code():
     path = ROOT / "docs" / "parameter_reference.py"
     spec = importlib.util.spec_from_file_location("parameter_reference", path)
@@ -205,11 +233,6 @@ def test_the_reference_of_parameters_is_written_from_the_code():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PAGE.read_text(encoding="utf-8") == module.parameter_reference(), "run `make parameters`"
-
-
-def test_notebook_06_has_no_parameter_without_a_home():
-    (cell,) = (n.parameters for n in NOTEBOOKS if n.name == "06_detector")
-    assert set(cell) - set(recipes.declared(Recipe)) == {"run_dir", "data_dir", "train_folds"}
 
 
 @pytest.mark.parametrize("room", ["network", "checkpoints", "data", "prediction"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import signal
@@ -30,6 +31,11 @@ def cxr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         return int(end.value.code or 0), captured.out, captured.err
 
     return call
+
+
+def test_the_version_is_that_of_the_package(cxr):
+    status, out, _ = cxr("--version")
+    assert (status, out) == (0, f"cxr {importlib.metadata.version('cxr')}\n")
 
 
 def test_help_lists_every_command(cxr):
@@ -73,6 +79,8 @@ def test_help_lists_every_command(cxr):
         (["kaggle", "{demo}", "kernel", "--title", "abc"], "at least 5 characters"),
         (["kaggle", "{demo}", "kernel", "--dataset", "Own/my weights"], "perhaps own/my-weights"),
         (["kaggle", "{demo}", "kernel", "-p", "weights=torchvision"], "a kernel has no internet"),
+        (["kaggle", "{demo}", "kernel", "-p", "gate_mode=foo"], "gate_mode: expected one of auto, line, "),
+        (["kaggle", "{demo}", "kernel", "-p", "train_folds=[]"], "train_folds: expected at least one fold"),
         (["kaggle", "{demo}", "kernel", "--infer"], "--infer and a run or checkpoints go together"),
         (["kaggle", "{demo}", "kernel", "a.ckpt"], "--infer and a run or checkpoints go together"),
         (["kaggle", "{demo}", "kernel", "a.ckpt", "--infer"], "found nothing at a.ckpt"),
@@ -81,8 +89,8 @@ def test_help_lists_every_command(cxr):
         (["run", "{demo}", "-p", "label_mode=x"], "label_mode: expected one of fused, "),
         (["run", "{demo}", "-p", "max_boxes=0"], "max_boxes: expected "),
         (["run", "{demo}", "-p", "epochs=-1"], "epochs: expected "),
-        (["run", "{demo}", "-p", "predict_batch_size=0"], "predict_batch_size: expected 1 or more, got 0"),
-        (["run", "{demo}", "-p", "iou_threshold=5.0"], "iou_threshold: expected between 0 and 1, got 5.0"),
+        (["run", "{demo}", "-p", "predict_batch_size=0"], "predict_batch_size: expected at least 1, got 0"),
+        (["run", "{demo}", "-p", "iou_threshold=5.0"], "iou_threshold: expected at most 0.99, got 5"),
         (["run", "{demo}", "-p", "jobs=0"], "jobs: expected -1 or a number from 1, got 0"),
         (["run", "{demo}", "-p", "compression=foo"], "compression: expected one of none, gzip, got 'foo'"),
         (["run", "{demo}", "-p", "accelerator=tpu"], "accelerator: expected one of auto, cpu"),

@@ -13,9 +13,8 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 
 from cxr import schema
 from cxr.detector.network import dense
-from cxr.detector.network.base import Answers
 from cxr.detector.network.registry import architecture, build_network
-from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.spec import Answers, DetectorSpec
 from cxr.detector.prediction.detector import export_detector, load_detector
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.prediction.predict import predict_store

@@ -18,7 +18,7 @@ from cxr.detector.data import augment
 from cxr.detector.network import base, device
 from cxr.detector.network.ema import WeightAverage
 from cxr.detector.network.registry import build_network
-from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.spec import Answers, DetectorSpec
 from cxr.detector.prediction.detector import load_detector
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import NO_AUGMENTATION, Machine
@@ -78,7 +78,7 @@ def test_boxes_keep_their_place_under_mixed_precision():
     for box in target["boxes"]:
         assert (taken == box).all(dim=1).any(), "a true box is among the regions, to the last digit"
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        net.set_answers(base.Answers(score_threshold=0.0))
+        net.set_answers(Answers(score_threshold=0.0))
         (found,) = net.eval()(image, [(64, 640)])
     assert found["scores"].dtype == found["boxes"].dtype == torch.float32
     assert found["scores"].unique().numel() > 0.9 * len(found["scores"])
@@ -267,7 +267,7 @@ def test_validation_asks_for_as_many_weak_boxes_as_the_score_does(tmp_path, monk
 
     monkeypatch.setattr(DetectorModule, "validation_step", spied)
     train(tmp_path, epochs=1)
-    assert set(asked) == {(Looks().score_floor, Looks().max_boxes, base.Answers().nms_iou)}
+    assert set(asked) == {(Looks().score_floor, Looks().max_boxes, Answers().nms_iou)}
 
 
 def test_images_some_readers_read_can_be_left_out(tmp_path):

@@ -6,9 +6,11 @@ notebook run again. `inputs` says what it depends on, `usage` which code it uses
 
 from cxr.chain.notebooks import Notebook, load_parameters, notebooks_folder, read_notebooks, selected
 from cxr.chain.runner import outdated, run
+from cxr.chain.values import CLASSES
 from cxr.rundir import PARAMETERS
 
 __all__ = [
+    "CLASSES",
     "PARAMETERS",
     "Notebook",
     "load_parameters",

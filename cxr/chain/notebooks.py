@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 
 from cxr import params, schema
 from cxr.chain.usage import PACKAGE
+from cxr.chain.values import check_values
 from cxr.errors import DataError, ParameterError
 
 DATA_DIR = "data_dir"
@@ -89,7 +90,7 @@ def _read_notebook(path: Path) -> Notebook:
 def load_parameters(
     path: str | Path, overrides: Iterable[str] = (), *, notebooks: Path | None = None
 ) -> dict[str, params.Value]:
-    """Read a parameter file and check it against all notebooks.
+    """Read a parameter file and check it against all notebooks, before hours are spent on the first ones.
 
     Args:
         path: Flat YAML file.
@@ -101,10 +102,13 @@ def load_parameters(
 
     Raises:
         DataError: No such file.
-        ParameterError: An unknown name, a wrong type, or a malformed file.
+        ParameterError: An unknown name, a wrong type, a value out of its range or none of its choices, or a
+            malformed file.
     """
     declared = params.merge_declared(notebook.parameters for notebook in read_notebooks(notebooks))
-    return params.compose(params.read_file(path), overrides, declared, where=Path(path).name)
+    values = params.compose(params.read_file(path), overrides, declared, where=Path(path).name)
+    check_values(values)
+    return values
 
 
 def selected(notebooks: list[Notebook], first: str, last: str) -> list[Notebook]:

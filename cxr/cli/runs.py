@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Annotated, cast
 
 import typer
 
 from cxr import schema
 from cxr.cli.application import Overrides, ParameterFile, app, say
-from cxr.errors import ParameterError
-from cxr.params import Value
 
 
 class _Relay(io.TextIOBase):
@@ -42,11 +39,15 @@ def run_chain(
 ) -> None:
     """Execute the notebooks in order; finished, unchanged ones are skipped."""
     from cxr import chain, report
+    from cxr.detector.network.registry import architecture
+    from cxr.detector.training.folds import check_start, located
     from cxr.rundir import locate
 
     values = chain.load_parameters(parameter_file, overrides or [])
     root = locate(str(values["run_dir"]))
-    _check(values, [one.name for one in chain.selected(chain.read_notebooks(), first, last)])
+    if "06_detector" in [one.name for one in chain.selected(chain.read_notebooks(), first, last)]:
+        architecture(str(values["architecture_name"]))
+        check_start(located(str(values["weights"])), cast(list[int], values["train_folds"]))
     executed = chain.run(values, first=first, last=last, force=force, say=say, notebook_log=_Relay())
     page = report.write_report(root)
     outdated = chain.outdated(values)
@@ -60,45 +61,6 @@ def run_chain(
                 f"{score['map_findings']:.4f} over the findings"
             )
     say(f"report: {page}")
-
-
-_LEAST = {"predict_batch_size": 1, "resamples": 0, "image_size": 32, "folds": 2}
-
-
-def _check(values: Mapping[str, Value], notebooks: Sequence[str]) -> None:
-    """Hold values to their ranges and choices before hours are spent on the notebooks before theirs.
-
-    Raises:
-        ParameterError: One is out of its range, or none of its choices.
-        CheckpointError: There is no such file of weights.
-    """
-    from cxr import classifier, store, submission
-    from cxr.detector.network.registry import architecture
-    from cxr.detector.prediction.looks import Looks
-    from cxr.detector.recipe import Recipe, names_file
-    from cxr.detector.training.folds import check_held_out
-    from cxr.recipes import from_values
-    from cxr.rundir import locate
-
-    for recipe in (classifier.Recipe, Recipe, Looks):
-        from_values(recipe, values)
-    for name, least in _LEAST.items():
-        if cast(int, values[name]) < least:
-            raise ParameterError(f"{name}: expected {least} or more, got {values[name]}")
-    if not 0 < cast(float, values["iou_threshold"]) < 1:
-        raise ParameterError(f"iou_threshold: expected between 0 and 1, got {values['iou_threshold']}")
-    if values["jobs"] != -1 and cast(int, values["jobs"]) < 1:
-        raise ParameterError(f"jobs: expected -1 or a number from 1, got {values['jobs']}")
-    if values["compression"] not in store.COMPRESSIONS:
-        names = ", ".join(store.COMPRESSIONS)
-        raise ParameterError(f"compression: expected one of {names}, got {values['compression']!r}")
-    if values["gate_mode"] != "auto":
-        submission.gate_by_name(str(values["gate_mode"]), {})
-    if "06_detector" in notebooks:
-        architecture(str(values["architecture_name"]))
-        weights = str(values["weights"])
-        weights = str(locate(weights)) if names_file(weights) else weights
-        check_held_out(weights, cast(list[int], values["train_folds"]), range(cast(int, values["folds"])))
 
 
 @app.command("train")

@@ -20,7 +20,7 @@ from cxr import chain
 from cxr.detector.prediction.detector import load_detectors
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
-from cxr.detector.training.folds import check_held_out, train_by_values
+from cxr.detector.training.folds import check_start, train_by_values
 from cxr.detector.training.launch import is_first_process
 from cxr.detector.training.rehearsal import rehearse_training
 from cxr.errors import CxrError, PausedError
@@ -32,7 +32,7 @@ from cxr.rundir import locate, write_json
 def rehearse(values: Mapping[str, Any]) -> dict[str, Any]:
     """The first minute of a session that trains, see `rehearsal.rehearse_training`."""
     recipe, held_out = from_values(Recipe, values), list(values["train_folds"])
-    check_held_out(recipe.network.weights, held_out, range(values["folds"]))
+    check_start(recipe.network.weights, held_out)
     first = str(held_out[0])
     recipe = changed(recipe, weights=recipe.network.weights.replace("{fold}", first))
     classes = ann.read_classes(locate(values["data_dir"]))

@@ -54,8 +54,6 @@ def write_kernel(
         ParameterError: A file parameter that is no file on Kaggle, or a package too large to be pushed.
     """
     listing, settings = listing or Listing(TITLE), settings or Settings()
-    if not settings.detectors and values.get("train_folds") == []:
-        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
     check_paths(values, mounted([*listing.datasets, *listing.notebooks]) | {listing.competition})
     text = nbformat.writes(_kernel_document(values, listing.title, settings))
     if len(text.encode()) >= LARGEST_SOURCE:

@@ -7,31 +7,14 @@ training, checkpoints and prediction know no more of a network than this class s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from cxr.detector.network.grey import normalise
+from cxr.detector.network.spec import Answers
 from cxr.errors import PredictionError
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Which boxes a network gives; torchvision's own choice is meant for pictures, not for scores.
-
-    Attributes:
-        score_threshold: Boxes scored lower are left out; low, since a weak box costs no average precision
-            and sometimes hits.
-        max_boxes: Most boxes an image.
-        nms_iou: A box that overlaps a better one of its class by more is left out.
-    """
-
-    score_threshold: float = 0.005
-    max_boxes: int = 300
-    nms_iou: float = 0.5
-
 
 Detections = dict[str, Tensor]
 """What a network finds on one image, best first: `boxes` (N, 4) in network pixels, `labels` (N,) from 1,

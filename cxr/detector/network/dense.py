@@ -20,9 +20,9 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from cxr.detector.network.base import Answers, DetectionNetwork, Detections
+from cxr.detector.network.base import DetectionNetwork, Detections
 from cxr.detector.network.light import LightBackbone
-from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.spec import Answers, DetectorSpec
 
 RESNET_STRIDES = (8, 16, 32, 64, 128)
 """Of a pyramid that begins at the second stage of a ResNet and has two levels more."""

@@ -16,10 +16,10 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
-from cxr.detector.network.base import Answers, DetectionNetwork, Detections
+from cxr.detector.network.base import DetectionNetwork, Detections
 from cxr.detector.network.heads import ExactPredictor, ExactRPNHead, WeightedRoIHeads
 from cxr.detector.network.pooling import GatheredRoIAlign
-from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.spec import Answers, DetectorSpec
 
 
 class GreyFasterRCNN(DetectionNetwork):

@@ -1,4 +1,4 @@
-"""What a detector is, in plain data: enough to build its network again."""
+"""What a detector is, and which boxes it gives, in plain data: enough to build its network again."""
 
 from __future__ import annotations
 
@@ -58,3 +58,19 @@ class DetectorSpec:
             )
         except KeyError as error:
             raise CheckpointError(f"the checkpoint's description lacks {error}") from error
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Which boxes a network gives; torchvision's own choice is meant for pictures, not for scores.
+
+    Attributes:
+        score_threshold: Boxes scored lower are left out; low, since a weak box costs no average precision
+            and sometimes hits.
+        max_boxes: Most boxes an image.
+        nms_iou: A box that overlaps a better one of its class by more is left out.
+    """
+
+    score_threshold: float = 0.005
+    max_boxes: int = 300
+    nms_iou: float = 0.5

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.boxes import FUSION_METHODS
-from cxr.detector.network.base import Answers
+from cxr.detector.network.spec import Answers
 from cxr.errors import DataError, ParameterError
 from cxr.recipes import check, flat, from_values, parameter
 from cxr.rundir import read_json

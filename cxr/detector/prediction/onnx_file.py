@@ -19,8 +19,9 @@ from torchvision.models.detection.image_list import ImageList
 
 from cxr.detector.checkpoints.weights import check_finite
 from cxr.detector.data.batches import PAD_MULTIPLE
-from cxr.detector.network.base import Answers, DetectionNetwork
+from cxr.detector.network.base import DetectionNetwork
 from cxr.detector.network.grey import GREY_MEAN, GREY_STD
+from cxr.detector.network.spec import Answers
 from cxr.detector.prediction.detector import Detector
 from cxr.detector.prediction.onnx_resize import resize
 from cxr.errors import CheckpointError, ParameterError

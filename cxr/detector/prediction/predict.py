@@ -14,8 +14,8 @@ from cxr.detector.data.answers import Rows, answer_rows, detection_table
 from cxr.detector.data.augment import mirror_labels
 from cxr.detector.data.batches import RadiographDataset, like_shape_batches, make_loader
 from cxr.detector.data.pixels import ImageSource
-from cxr.detector.network.base import Answers
 from cxr.detector.network.device import autocast
+from cxr.detector.network.spec import Answers
 from cxr.detector.prediction.detector import Detector, class_weights
 from cxr.detector.prediction.fusion import fuse_detections
 from cxr.detector.prediction.looks import ONE_LOOK, Looks

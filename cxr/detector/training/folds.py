@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -30,7 +30,7 @@ from cxr.files import check_sha256, sidecar
 from cxr.recipes import changed, from_values
 from cxr.rundir import RunDir, alone, locate, write_json
 from cxr.schema import ClassTable
-from cxr.splits import read_folds
+from cxr.splits import check_held_out, read_folds
 from cxr.store import ImageStore
 
 log = logging.getLogger("cxr")
@@ -80,7 +80,8 @@ def train_each_fold(
         PausedError: `pause_minutes` are over before all is trained.
     """
     started = time.monotonic()
-    check_held_out(recipe.network.weights, held_out, folds[schema.FOLD].unique().tolist())
+    check_held_out(held_out, folds[schema.FOLD].unique().tolist())
+    check_start(recipe.network.weights, held_out)
     stored = folds[folds[schema.IMAGE_ID].isin(set(store.ids))]
     tables = []
     trained = False  # in this call
@@ -163,8 +164,7 @@ def train_run(
         DataError: An earlier notebook has not run.
         PausedError: `pause_minutes` are over before all is trained.
     """
-    if names_file(recipe.network.weights):
-        recipe = changed(recipe, weights=str(locate(recipe.network.weights)))
+    recipe = changed(recipe, weights=located(recipe.network.weights))
     table = train_each_fold(
         ImageStore(run.input(schema.IMAGES_DIR)),
         read_targets(run, recipe.labels, classes=classes),
@@ -210,32 +210,33 @@ def read_targets(run: RunDir, labels: Labels, *, classes: ClassTable) -> pd.Data
     return run.read_csv(schema.CONSENSUS_CSV)
 
 
-def check_held_out(weights: str, held_out: Sequence[int], there: Iterable[int]) -> None:
-    """Refuse folds that are not there, and a detector of one fold as the start of another's.
+def located(weights: str) -> str:
+    """The value of `weights` with a relative path taken from the project's folder."""
+    return str(locate(weights)) if names_file(weights) else weights
+
+
+def check_start(weights: str, held_out: Sequence[int]) -> None:
+    """Refuse a file of weights that is not there, and a detector of one fold as the start of another's.
 
     Args:
-        weights: What trainings start from; a detector trained here knows the images held out elsewhere.
+        weights: What trainings start from, `{fold}` in it standing for the fold; a detector trained here
+            knows the images held out elsewhere.
         held_out: Folds to hold out, one training each.
-        there: Folds of the data.
 
     Raises:
-        ParameterError: No fold, a fold that is not there, or weights that have seen images held out.
+        ParameterError: Weights that have seen images held out.
         CheckpointError: There is no such file of weights.
     """
-    if not held_out:
-        raise ParameterError("train_folds: expected at least one fold to hold out, got none")
-    if missing := sorted(set(held_out) - set(there)):
-        raise ParameterError(f"train_folds: expected some of {sorted(there)}, got {missing}")
-    if names_file(weights):
-        for name in dict.fromkeys(weights.replace(FOLD_FIELD, str(fold)) for fold in held_out):
-            if not Path(name).is_file():
-                raise CheckpointError(f"weights: {name}: no such file")
-    path = Path(weights)
-    if len(held_out) > 1 and FOLD_FIELD not in weights and path.is_file() and is_detector(path):
-        raise ParameterError(
-            f"weights: {path} is a detector trained here, and it has seen images that some of the folds "
-            f"{list(held_out)} hold out; give each its own, with {FOLD_FIELD} in the path"
-        )
+    if not names_file(weights):
+        return
+    for path in dict.fromkeys(Path(weights.replace(FOLD_FIELD, str(fold))) for fold in held_out):
+        if not path.is_file():
+            raise CheckpointError(f"weights: {path}: no such file")
+        if len(held_out) > 1 and FOLD_FIELD not in weights and is_detector(path):
+            raise ParameterError(
+                f"weights: {path} is a detector trained here, and it has seen images that some of the folds "
+                f"{list(held_out)} hold out; give each its own, with {FOLD_FIELD} in the path"
+            )
 
 
 def _is_whole(checkpoint: Path) -> bool:

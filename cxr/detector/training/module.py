@@ -15,10 +15,10 @@ from cxr import metrics, schema
 from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.data.answers import Rows, answer_rows, detection_table
 from cxr.detector.data.augment import augment_batch, draw_factor, mirror_of
-from cxr.detector.network.base import Answers, DetectionNetwork, batch_norms, freeze_batch_norm, freeze_early
+from cxr.detector.network.base import DetectionNetwork, batch_norms, freeze_batch_norm, freeze_early
 from cxr.detector.network.ema import WeightAverage
 from cxr.detector.network.registry import build_network
-from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.spec import Answers, DetectorSpec
 from cxr.detector.recipe import Recipe
 from cxr.detector.training.plan import Plan
 from cxr.errors import TrainingError

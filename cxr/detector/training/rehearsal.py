@@ -18,10 +18,10 @@ from cxr.detector.checkpoints.shipped import start_of
 from cxr.detector.checkpoints.weights import load_weights
 from cxr.detector.data.batches import padded
 from cxr.detector.network.anchors import fit_anchors
-from cxr.detector.network.base import Answers, DetectionNetwork, freeze_batch_norm
+from cxr.detector.network.base import DetectionNetwork, freeze_batch_norm
 from cxr.detector.network.device import autocast, describe_device, half_type, pick_device
 from cxr.detector.network.registry import architecture, build_network
-from cxr.detector.network.spec import DetectorSpec
+from cxr.detector.network.spec import Answers, DetectorSpec
 from cxr.detector.prediction.detector import Detector
 from cxr.detector.prediction.looks import Looks
 from cxr.detector.recipe import Recipe
