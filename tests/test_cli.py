@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cxr.cli import entry
@@ -187,6 +188,17 @@ def test_score_prints_the_table_or_json(cxr, phantom_dir: Path):
     assert card["map_low"] <= card["map"] <= card["map_high"]
     assert card["map_findings"] == 0.0
     assert card["map"] > 0, "calling every image normal scores on the normal class"
+
+
+def test_score_takes_what_predict_writes_and_says_what_it_lacks(cxr, phantom_dir: Path, tmp_path: Path):
+    truth = phantom_dir / "test_truth.csv"
+    rows = pd.read_csv(truth, dtype={"image_id": str})
+    drawn = rows[rows.x_min.notna() & (rows.x_max > 1)]
+    drawn.assign(score=0.5).to_csv(tmp_path / "predictions.csv", index=False)
+    status, out, err = cxr("score", tmp_path / "predictions.csv", truth, "--resamples", "0", "--json")
+    assert status == 0
+    assert json.loads(out)["map_findings"] == 1
+    assert "no line of class 14, which scores 0" in err
 
 
 def test_score_fuses_a_truth_of_several_readers(cxr, phantom_dir: Path, tmp_path: Path):

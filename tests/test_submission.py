@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -441,6 +442,41 @@ def test_parse_reads_what_others_write(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(SubmissionError, match="expected a CSV file"):
         submission.parse(path)
+
+
+BOX_COLUMNS = "image_id,file,class_id,score,x_min,y_min,x_max,y_max\n"
+
+
+def test_a_table_of_boxes_is_read_like_a_submission(tmp_path: Path) -> None:
+    (tmp_path / "submission.csv").write_text(
+        "image_id,PredictionString\n007,0 0.5 1 2 3.5 4 1 0.25 1 2 3 4\n"
+    )
+    (tmp_path / "table.csv").write_text(BOX_COLUMNS + "007,x.png,0,0.5,1,2,3.5,4\n007,x.png,1,0.25,1,2,3,4\n")
+    submitted, table = (
+        submission.read_detections(tmp_path / name, classes=SMALL) for name in ("submission.csv", "table.csv")
+    )
+    pd.testing.assert_frame_equal(table, submitted)
+    (tmp_path / "table.csv").write_text(BOX_COLUMNS)
+    assert submission.read_detections(tmp_path / "table.csv").columns.tolist() == schema.DETECTION_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOX_COLUMNS + "a,f,0,x,1,2,3,4\n", "row 2 (image a): expected a number for score"),
+        (BOX_COLUMNS + "a,f,0,0.5,1,2,3,4\nb,f,0,0.5,3,2,3,4\n", "row 3 (image b): expected x_max above"),
+        (BOX_COLUMNS + "a,f,99,0.5,1,2,3,4\n", "row 2 (image a): expected a class id of 0.."),
+        (BOX_COLUMNS + "a,f,0,1.5,1,2,3,4\n", "row 2 (image a): expected a score in [0, 1]"),
+        (BOX_COLUMNS + "a,f,0,0.5,1,2\n", "row 2 (image a): expected 8 fields, got 6"),
+        ("image_id,class_id\na,0\n", "PredictionString, or image_id, class_id, score, x_min"),
+        ("", "expected the columns image_id, PredictionString, got none"),
+    ],
+)
+def test_a_table_of_boxes_names_file_row_and_image(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(SubmissionError, match=re.escape(message)):
+        submission.read_detections(path)
 
 
 def test_check_against_the_sample(tmp_path: Path) -> None:

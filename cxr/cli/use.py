@@ -90,7 +90,9 @@ def predict_files(
 
 @app.command("score")
 def score_submission(
-    submission_file: Annotated[Path, typer.Argument(metavar="SUBMISSION.csv", help="Competition format.")],
+    submission_file: Annotated[
+        Path, typer.Argument(metavar="FOUND.csv", help="A submission, or a table like predictions.csv.")
+    ],
     truth_file: Annotated[Path, typer.Argument(metavar="TRUTH.csv", help="Columns of train.csv.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     classes_from: Annotated[
@@ -101,7 +103,7 @@ def score_submission(
         int, typer.Option(min=0, help="Bootstrap resamples for the 95% intervals; 0 for none.")
     ] = 200,
 ) -> None:
-    """Score a submission by PASCAL VOC mAP at IoU > 0.4."""
+    """Score a submission, or a table with a box in each row, by PASCAL VOC mAP at IoU > 0.4."""
     from cxr import annotations, metrics, submission
 
     classes = annotations.read_classes(classes_from or truth_file.parent)
@@ -109,8 +111,12 @@ def score_submission(
     truth = drawn.truth
     if drawn.fused:
         print(f"cxr: {truth_file}: several readers an image, fused by weighted boxes fusion", file=sys.stderr)
-    detections = submission.parse(submission_file, classes=classes)
+    detections = submission.read_detections(submission_file, classes=classes)
     _compare_images(set(detections[schema.IMAGE_ID]), set(truth[schema.IMAGE_ID]), submission_file)
+    normal = classes.normal_id
+    if normal in set(truth[schema.CLASS_ID]) and normal not in set(detections[schema.CLASS_ID]):
+        text = f"no line of class {normal}, which scores 0; the mean over the findings leaves it out"
+        print(f"cxr: {submission_file}: {text}", file=sys.stderr)
     card = metrics.scorecard(detections, truth, classes=classes, resamples=resamples)
     print(json.dumps(card.as_dict(), indent=2) if as_json else card.text())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxr.submission.files import check, parse, reformat, sample_ids, write, write_table
+from cxr.submission.files import check, parse, read_detections, reformat, sample_ids, write, write_table
 from cxr.submission.gates import (
     GATE_MODES,
     GRADED_MODES,
@@ -46,6 +46,7 @@ __all__ = [
     "gate_by_name",
     "gate_sweep",
     "parse",
+    "read_detections",
     "reformat",
     "rerank",
     "sample_ids",

@@ -1,4 +1,7 @@
-"""The competition's file: one line an image, groups of six numbers; written whole, read strictly."""
+"""The competition's file: one line an image, groups of six numbers; written whole, read strictly.
+
+Tables with a box in each row are read as strictly.
+"""
 
 from __future__ import annotations
 
@@ -122,6 +125,42 @@ def parse(path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.D
     return table[schema.DETECTION_COLUMNS]
 
 
+def read_detections(path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.DataFrame:
+    """Read what is to be scored: a submission, or a table with a box in each row.
+
+    `cxr predict` writes such a table, and so does notebook 07. An image without a box has no row in it.
+
+    Args:
+        path: A CSV with `schema.DETECTION_COLUMNS`, others are passed over; or as in `parse`.
+        classes: The class table.
+
+    Returns:
+        Columns `schema.DETECTION_COLUMNS`, in the order of the file.
+
+    Raises:
+        SubmissionError: As in `parse`; the message about a table names file, row (the header is 1) and
+            image.
+    """
+    path = Path(path)
+    header = _header(path)
+    if PREDICTION in header or not header:
+        return parse(path, classes=classes)
+    if not set(schema.DETECTION_COLUMNS) <= set(header):
+        raise SubmissionError(
+            f"{path.name}: expected the columns {schema.IMAGE_ID}, {PREDICTION}, or "
+            f"{', '.join(schema.DETECTION_COLUMNS)}; got {', '.join(header)}"
+        )
+    rows = _rows(path, schema.DETECTION_COLUMNS)
+    wheres = [f"{path.name} row {number} (image {row[0]})" for number, row in enumerate(rows, start=2)]
+    numbers = [_numbers(row[1:], where) for row, where in zip(rows, wheres, strict=True)]
+    values = np.array(numbers, dtype=np.float64).reshape(-1, _GROUP)
+    images = np.array([row[0] for row in rows], dtype=object)
+    _validate_groups(values, images, np.arange(2, 2 + len(rows)), path, classes)
+    table = pd.DataFrame(values, columns=list(_FIELDS)).astype({schema.CLASS_ID: int})
+    table.insert(0, schema.IMAGE_ID, images)
+    return table[schema.DETECTION_COLUMNS]
+
+
 def check(path: Path, sample_path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.DataFrame:
     """Hold a submission against the sample submission: the same images, each once, in any order.
 
@@ -197,6 +236,14 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, complete or not at all."""
     with replacing(Path(path)) as beside:
         table.to_csv(beside, index=False)
+
+
+def _header(path: Path) -> list[str]:
+    """The columns of a CSV; none where it cannot be read as one, which reading it will say better."""
+    try:
+        return list(pd.read_csv(path, nrows=0).columns)
+    except (OSError, ValueError, EOFError):
+        return []
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
