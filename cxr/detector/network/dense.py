@@ -198,14 +198,24 @@ def retinanet(backbone: Callable[[], nn.Module] = LightBackbone) -> Callable[[De
 
 
 def fcos(
-    backbone: Callable[[], nn.Module] = LightBackbone, strides: tuple[int, ...] = LightBackbone.strides
+    backbone: Callable[[], nn.Module] = LightBackbone,
+    strides: tuple[int, ...] = LightBackbone.strides,
+    *,
+    depth: int = 2,
 ) -> Callable[[DetectorSpec], GreyDense]:
-    """How the registry builds an FCOS, which has no anchors, over such a backbone."""
+    """How the registry builds an FCOS, which has no anchors, over such a backbone.
+
+    Args:
+        backbone: Makes it.
+        strides: Pixels between two places on each of its levels.
+        depth: Convolutions of each head before its last. Torchvision has 4; over the light backbone they
+            take more than the backbone.
+    """
 
     def build(spec: DetectorSpec) -> GreyDense:
         body, labels = backbone(), len(spec.class_names)
         places = AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides))
-        head = WeightedFCOSHead(body.out_channels, 1, labels)
+        head = WeightedFCOSHead(body.out_channels, 1, labels, num_convs=depth)
         return GreyDense(FCOS(body, labels, anchor_generator=places, head=head))
 
     return build

@@ -98,7 +98,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         coco="RetinaNet_ResNet50_FPN_V2_Weights",
     ),
     "fcos_resnet50_fpn": Architecture(
-        fcos(resnet50_pyramid, RESNET_STRIDES),
+        fcos(resnet50_pyramid, RESNET_STRIDES, depth=4),
         RESNET_STRIDES,
         sizes_per_level=0,
         stem=_RESNET_STEM,
