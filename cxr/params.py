@@ -207,13 +207,19 @@ def _from_text(raw: str, one: Declared) -> Value:
     """A command-line text as a value: taken as it stands for a `str`, else read as YAML."""
     if one.type == "str":
         return raw
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        value = raw
+    value = _yaml(raw)
     if one.type.startswith("list[") and not isinstance(value, list):
-        value = [yaml.safe_load(part) for part in raw.split(",") if part.strip()]
+        inner = raw[1:-1] if raw.startswith("[") and raw.endswith("]") else raw
+        value = [_yaml(part.strip()) for part in inner.split(",") if part.strip()]
     return _typed(value, one.type, f"-p {one.name}")
+
+
+def _yaml(text: str) -> Any:
+    """A text as YAML has it, or as it stands where it is none, such as a path with `{fold}` in a list."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _typed(value: Any, kind: str, where: str) -> Value:

@@ -55,6 +55,31 @@ def test_defaults_fill_what_a_file_leaves_out(declared: dict[str, params.Declare
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        (
+            "[A/fold{fold}/best.ckpt, B/fold{fold}/best.ckpt]",
+            ["A/fold{fold}/best.ckpt", "B/fold{fold}/best.ckpt"],
+        ),
+        ("['A/fold{fold}/best.ckpt']", ["A/fold{fold}/best.ckpt"]),
+        ("A/fold{fold}/best.ckpt,B.ckpt", ["A/fold{fold}/best.ckpt", "B.ckpt"]),
+        ("A.ckpt", ["A.ckpt"]),
+        ("[]", []),
+        ("", []),
+    ],
+)
+def test_a_list_of_paths_may_name_the_fold(text: str, paths: list[str]):
+    declared = params.declared_in_cell("checkpoints: list[str] = []  # detectors", "07_evaluation")
+    assert params.compose({}, [f"checkpoints={text}"], declared, where="f") == {"checkpoints": paths}
+
+
+@pytest.mark.parametrize("text", ["{", "[0, {", "[0}", "x: {y", "a"])
+def test_what_is_no_list_of_numbers_is_told(text: str, declared: dict[str, params.Declared]):
+    with pytest.raises(ParameterError, match=r"-p train_folds.*expected int, got"):
+        params.compose({}, [f"train_folds={text}"], declared, where="f")
+
+
 def test_overrides_win_in_order(declared: dict[str, params.Declared]):
     overrides = [
         "image_size=256",
