@@ -235,6 +235,11 @@ def test_the_reference_of_parameters_is_written_from_the_code():
     assert module.PAGE.read_text(encoding="utf-8") == module.parameter_reference(), "run `make parameters`"
 
 
+def test_notebook_06_has_no_parameter_without_a_home():
+    (cell,) = (n.parameters for n in NOTEBOOKS if n.name == "06_detector")
+    assert set(cell) - set(recipes.declared(Recipe)) == {"run_dir", "data_dir", "train_folds"}
+
+
 @pytest.mark.parametrize("room", ["network", "checkpoints", "data", "prediction"])
 def test_the_detector_s_rooms_build_on_each_other(room: str):
     allowed = {

@@ -456,6 +456,11 @@ def test_a_table_of_boxes_is_read_like_a_submission(tmp_path: Path) -> None:
         submission.read_detections(tmp_path / name, classes=SMALL) for name in ("submission.csv", "table.csv")
     )
     pd.testing.assert_frame_equal(table, submitted)
+    (tmp_path / "submission.csv").write_text(
+        "image_id, PredictionString\n007, 0 0.5 1 2 3.5 4 1 0.25 1 2 3 4\n"
+    )
+    blanks = submission.read_detections(tmp_path / "submission.csv", classes=SMALL)
+    pd.testing.assert_frame_equal(blanks, submitted)
     (tmp_path / "table.csv").write_text(BOX_COLUMNS)
     assert submission.read_detections(tmp_path / "table.csv").columns.tolist() == schema.DETECTION_COLUMNS
 

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"cxr {metadata.version('cxr')}")
+        say(f"cxr {metadata.version('cxr')}")
         raise typer.Exit
 
 

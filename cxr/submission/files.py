@@ -119,10 +119,7 @@ def parse(path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.D
     values = np.array(numbers, dtype=np.float64).reshape(-1, _GROUP)
     images = np.repeat(np.array(ids, dtype=object), counts)
     file_rows = np.repeat(np.arange(2, 2 + len(ids)), counts)
-    _validate_groups(values, images, file_rows, path, classes)
-    table = pd.DataFrame(values, columns=list(_FIELDS)).astype({"class_id": int})
-    table.insert(0, schema.IMAGE_ID, images)
-    return table[schema.DETECTION_COLUMNS]
+    return _table(values, images, file_rows, path, classes)
 
 
 def read_detections(path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.DataFrame:
@@ -155,10 +152,7 @@ def read_detections(path: Path, *, classes: schema.ClassTable = schema.VINBIGDAT
     numbers = [_numbers(row[1:], where) for row, where in zip(rows, wheres, strict=True)]
     values = np.array(numbers, dtype=np.float64).reshape(-1, _GROUP)
     images = np.array([row[0] for row in rows], dtype=object)
-    _validate_groups(values, images, np.arange(2, 2 + len(rows)), path, classes)
-    table = pd.DataFrame(values, columns=list(_FIELDS)).astype({schema.CLASS_ID: int})
-    table.insert(0, schema.IMAGE_ID, images)
-    return table[schema.DETECTION_COLUMNS]
+    return _table(values, images, np.arange(2, 2 + len(rows)), path, classes)
 
 
 def check(path: Path, sample_path: Path, *, classes: schema.ClassTable = schema.VINBIGDATA) -> pd.DataFrame:
@@ -238,10 +232,24 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         table.to_csv(beside, index=False)
 
 
+def _table(
+    values: NDArray[np.float64],
+    images: NDArray[np.object_],
+    rows: NDArray[np.integer],
+    path: Path,
+    classes: schema.ClassTable,
+) -> pd.DataFrame:
+    """Groups that were read, checked, as `schema.DETECTION_COLUMNS`."""
+    _validate_groups(values, images, rows, path, classes)
+    table = pd.DataFrame(values, columns=list(_FIELDS)).astype({schema.CLASS_ID: int})
+    table.insert(0, schema.IMAGE_ID, images)
+    return table[schema.DETECTION_COLUMNS]
+
+
 def _header(path: Path) -> list[str]:
     """The columns of a CSV; none where it cannot be read as one, which reading it will say better."""
     try:
-        return list(pd.read_csv(path, nrows=0).columns)
+        return [name.strip() for name in pd.read_csv(path, nrows=0).columns]
     except (OSError, ValueError, EOFError):
         return []
 
